@@ -1,0 +1,1 @@
+"""DiscoVLA reproduced: parameter-efficient text-video retrieval."""
