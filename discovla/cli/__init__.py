@@ -1,0 +1,51 @@
+"""The command line: `python -m discovla COMMAND …` = `discovla COMMAND …`.
+
+Each command is one module of this package with `add_parser(subparsers)`; heavy libraries are
+imported inside the command that needs them. Exit codes: 0 done, 1 the user can mend it, 2 usage,
+3 a check did not hold, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import pkgutil
+import sys
+from collections.abc import Sequence
+
+from discovla.errors import UserError
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with every command of this package."""
+    parser = argparse.ArgumentParser(
+        prog="discovla",
+        description="Text-video retrieval with CLIP: the commands behind the workflow's rules.",
+        epilog="`discovla COMMAND --help` shows the options of a command and an example.",
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="log more to stderr")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for module in pkgutil.iter_modules(__path__):
+        if not module.name.startswith("_"):
+            importlib.import_module(f"{__name__}.{module.name}").add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; a `UserError` becomes one clear message."""
+    args = build_parser().parse_args(argv)
+    logging.basicConfig(
+        level=logging.DEBUG if args.verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(message)s",
+        datefmt="%H:%M:%S",
+        stream=sys.stderr,
+    )
+    try:
+        return args.run(args) or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130

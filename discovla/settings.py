@@ -1,0 +1,173 @@
+"""The settings of one run: names, types, choices, meaning and identity.
+
+The values live in `config/` (paper constants once, in `config/defaults.yaml`); this module says
+what is allowed. A field without a default is a paper constant and must be given; a field with a
+default is a choice of behaviour, and its default is left out of the hash, so that a field added
+later, defaulting to the old behaviour, leaves every existing run id unchanged.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, get_type_hints
+
+from discovla.errors import UserError
+
+
+def _setting(
+    doc: str,
+    *,
+    default: Any = MISSING,
+    choices: tuple[str, ...] = (),
+    minimum: float | None = None,
+    hashed: bool = True,
+) -> Any:
+    metadata = {"doc": doc, "choices": choices, "minimum": minimum, "hashed": hashed}
+    if default is MISSING:
+        return field(metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """Everything that decides the numbers of one training, seed excepted."""
+
+    # Model
+    method: str = _setting("how CLIP is adapted; a name from `discovla methods`")
+    backbone: str = _setting("an entry of config/backbones.yaml")
+    lora_rank: int = _setting("r of LoRA in every attention (§4.1)", minimum=1)
+    adapter_rank: int = _setting("r of the fusion adapter (Eq. 7, §4.1)", minimum=1)
+    vision_layers: int = _setting("H_V: top vision blocks with IVFusion (§4.1)", minimum=0)
+    text_layers: int = _setting("H_L: top text blocks with IVFusion (§4.1)", minimum=0)
+    attention: str = _setting(
+        "attention of the top blocks (Table 6)",
+        default="ivfusion",
+        choices=("ivfusion", "image", "video", "average"),
+    )
+    adapter_activation: str = _setting(
+        "σ of Eq. 7; the paper prints GELU, the released code uses QuickGELU",
+        default="quick_gelu",
+        choices=("quick_gelu", "gelu"),
+    )
+    adapter_bias: bool = _setting("biases in Eq. 7; the paper prints none", default=True)
+
+    # Losses
+    alpha: float = _setting("α: weight of the image-level alignment loss (Eq. 14)", minimum=0)
+    beta: float = _setting("β: weight of the distillation loss (Eq. 14)", minimum=0)
+    image_similarity: str = _setting(
+        "similarity of frames and pseudo captions (Table 7)",
+        default="fine",
+        choices=("fine", "paired", "video"),
+    )
+    maxima_pooling: str = _setting(
+        "how the maxima of Eq. 8-9 are joined; the paper prints their mean",
+        default="softmax",
+        choices=("softmax", "mean"),
+    )
+    kl_reduction: str = _setting(
+        "Eq. 13 over the batch: `released` = 100/B² times the sum, `batch_mean` = mean over rows",
+        default="released",
+        choices=("released", "batch_mean"),
+    )
+    detach_teacher: bool = _setting("no gradient into the image-level teacher", default=False)
+    mask_same_video: bool = _setting(
+        "leave other captions of the same video out of the negatives", default=False
+    )
+
+    # Optimisation
+    epochs: int = _setting("passes over the training pairs (App. A)", minimum=1)
+    batch_size: int = _setting("B: global batch of the contrastive losses (App. A)", minimum=2)
+    lr: float = _setting("peak learning rate (App. A)", minimum=0)
+    weight_decay: float = _setting("decoupled decay of every trained tensor", minimum=0)
+    beta1: float = _setting("first AdamW coefficient", minimum=0)
+    beta2: float = _setting("second AdamW coefficient", minimum=0)
+    adam_eps: float = _setting("AdamW ε for exact gradients", minimum=0)
+    warmup: float = _setting("share of the steps with rising learning rate", minimum=0)
+    clip_norm: float = _setting("global gradient norm is clipped here", minimum=0)
+    max_steps: int | None = _setting("stop after this many steps", default=None, minimum=1)
+    dtype: str = _setting("arithmetic of training", default="fp32", choices=("fp32", "bf16"))
+
+    # Data
+    frames: int = _setting("F: frames per clip (App. A)", minimum=1)
+    words: int = _setting("tokens per caption, both marks included (App. A)", minimum=3)
+    sampling: str = _setting(
+        "which frames of a clip are taken", default="released", choices=("released", "uniform")
+    )
+    sampling_fps: float = _setting("candidate frames per second (released sampling)", minimum=0.001)
+    augment: str = _setting(
+        "augmentation of training frames",
+        default="randaugment",
+        choices=("randaugment", "none"),
+    )
+    train_captions: str = _setting(
+        "training pairs of a video with several captions", default="all", choices=("all", "first")
+    )
+    captions: str = _setting(
+        "pseudo captions: with or without the video caption in the prompt (Table 8), or the "
+        "authors' released file",
+        default="guided",
+        choices=("guided", "unguided", "released"),
+    )
+    captioner: str = _setting("an entry of config/captioners.yaml")
+
+    @property
+    def needs_captions(self) -> bool:
+        """Whether training reads pseudo captions at all (Eq. 14: only if α or β > 0)."""
+        return self.method == "discovla" and (self.alpha > 0 or self.beta > 0)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any], where: str) -> RunSettings:
+        """Cast and check `values`; `where` names the file and row for the error message.
+
+        Raises:
+            UserError: an unknown name, a missing constant, a wrong type or a value out of range.
+        """
+        known = {f.name: f for f in fields(cls)}
+        for name in values:
+            if name not in known:
+                raise UserError(f"{where}: {name!r} is not a known setting; known: {sorted(known)}")
+        missing = [n for n, f in known.items() if f.default is MISSING and n not in values]
+        if missing:
+            raise UserError(f"{where}: no value for {missing}; config/defaults.yaml should give it")
+        types = get_type_hints(cls)
+        cast = {n: cast_setting(v, types[n], known[n], where) for n, v in values.items()}
+        return cls(**cast)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings by name, in the order of this class."""
+        return dataclasses.asdict(self)
+
+    def hashed(self) -> dict[str, Any]:
+        """The settings that make up the run id: constants, and choices that differ from default."""
+        return {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if f.metadata["hashed"] and (f.default is MISSING or getattr(self, f.name) != f.default)
+        }
+
+
+def cast_setting(value: Any, kind: Any, spec: dataclasses.Field[Any], where: str) -> Any:
+    """Cast one value to its declared type, so that 1 and 1.0 hash alike; raise `UserError`."""
+    optional = kind == (int | None)
+    if optional and value is None:
+        return None
+    target: type = int if optional else kind
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    fits = {
+        bool: isinstance(value, bool),
+        int: number and float(value).is_integer(),
+        float: number,
+        str: isinstance(value, str),
+    }[target]
+    if not fits:
+        hint = " (YAML reads 6e-4 as text: write 6.0e-4)" if isinstance(value, str) else ""
+        raise UserError(f"{where}: {spec.name} must be {target.__name__}, got {value!r}{hint}")
+    value = target(value)
+    choices, minimum = spec.metadata["choices"], spec.metadata["minimum"]
+    if choices and value not in choices:
+        raise UserError(f"{where}: {spec.name} is {value!r}; allowed: {', '.join(choices)}")
+    if minimum is not None and not value >= minimum:
+        raise UserError(f"{where}: {spec.name} is {value}; it must be at least {minimum}")
+    return value
