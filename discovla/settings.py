@@ -109,13 +109,14 @@ class RunSettings:
         "authors' released file",
         default="guided",
         choices=("guided", "unguided", "released"),
+        hashed=False,  # captions_id holds both, and only where captions are read
     )
-    captioner: str = _setting("an entry of config/captioners.yaml")
+    captioner: str = _setting("an entry of config/captioners.yaml", hashed=False)
 
     @property
     def needs_captions(self) -> bool:
         """Whether training reads pseudo captions at all (Eq. 14: only if α or β > 0)."""
-        return self.method == "discovla" and (self.alpha > 0 or self.beta > 0)
+        return self.alpha > 0 or self.beta > 0
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], where: str) -> RunSettings:
