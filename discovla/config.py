@@ -1,0 +1,80 @@
+"""Reading the YAML files of `config/`: no repeated keys, closed schemas, errors that name the place."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+from discovla.errors import UserError
+
+SCHEMAS = Path(__file__).resolve().parents[1] / "workflow" / "schemas"
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """A safe loader that refuses a key written twice in one mapping."""
+
+
+def _mapping_without_repeats(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node)
+        if key in seen:
+            line = key_node.start_mark.line + 1
+            raise UserError(f"{loader.name}, line {line}: {key!r} is given twice; keep one")
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+_UniqueKeyLoader.add_constructor(
+    yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_repeats
+)
+
+
+def load_yaml(path: str | Path) -> dict[str, Any]:
+    """Read one YAML mapping; raise `UserError` naming file and line if that is not possible."""
+    path = Path(path)
+    try:
+        with path.open(encoding="utf-8") as handle:
+            value = yaml.load(handle, Loader=_UniqueKeyLoader)  # a SafeLoader
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: no such file. Run from the root of the repository, where config/ lies."
+        ) from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: a mapping of names to values is expected, got {value!r}")
+    return value
+
+
+@functools.cache
+def _schema(name: str) -> dict[str, Any]:
+    return load_yaml(SCHEMAS / f"{name}.schema.yaml")
+
+
+def validate(value: Mapping[str, Any], schema: str, where: str) -> None:
+    """Check `value` against `workflow/schemas/{schema}.schema.yaml`.
+
+    Raises:
+        UserError: names the file, the key and what is allowed there.
+    """
+    validator = jsonschema.Draft202012Validator(_schema(schema))
+    error = jsonschema.exceptions.best_match(validator.iter_errors(value))
+    if error is None:
+        return
+    key = ".".join(str(part) for part in error.absolute_path) or "(top level)"
+    known = error.schema.get("properties") if isinstance(error.schema, dict) else None
+    hint = f" Known: {', '.join(sorted(known))}." if known else ""
+    raise UserError(f"{where}: {key}: {error.message}.{hint}")
+
+
+def load_checked(path: str | Path, schema: str) -> dict[str, Any]:
+    """Read a YAML file and check it against a schema."""
+    value = load_yaml(path)
+    validate(value, schema, str(path))
+    return value

@@ -1,0 +1,343 @@
+"""Experiments as data: tables of rows → runs with ids → the files they need.
+
+The only module that the workflow imports while Snakemake parses: it needs neither torch nor pandas.
+A setting is resolved in this order, later wins: `defaults.yaml` → recipe → dataset → method →
+method on this dataset → row.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from discovla.captioning.prompt import PROMPTS
+from discovla.config import load_checked, validate
+from discovla.errors import UserError
+from discovla.files import content_hash
+from discovla.settings import RunSettings
+
+POSTS = ("none", "dsl", "qbnorm")
+ID = r"[a-z0-9][a-z0-9_-]*"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training (or zero-shot evaluation) with all its settings, on one dataset."""
+
+    dataset: str
+    settings: RunSettings
+    backbone: Mapping[str, Any]
+    trains: bool
+    frames_id: str
+    captions_id: str | None
+
+    @functools.cached_property
+    def run_id(self) -> str:
+        """`{method}-{backbone}-{hash}`; equal for equal numbers, wherever the row stands."""
+        hashed = {
+            **self.settings.hashed(),
+            "weights": self.backbone["sha256"] or self.backbone["weights"],
+            "frames_id": self.frames_id,
+        }
+        if self.captions_id:
+            hashed["captions_id"] = self.captions_id
+        method = self.settings.method.replace("_", "-")
+        return f"{method}-{self.settings.backbone}-{content_hash(hashed)}"
+
+    def config(self) -> dict[str, Any]:
+        """The content of the run's config.json: all that `discovla train` needs to know."""
+        return {
+            "schema": 1,
+            "run_id": self.run_id,
+            "dataset": self.dataset,
+            "settings": self.settings.to_dict(),
+            "backbone": dict(self.backbone),
+            "trains": self.trains,
+            "frames_id": self.frames_id,
+            "captions_id": self.captions_id,
+        }
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table, or one point of a figure, for one dataset."""
+
+    table: str
+    row: str
+    label: str
+    dataset: str
+    run: Run | None
+    post: str = "none"
+    recipe: str = "released"
+    backbone: str = "vit-b32"
+    params_paper: float | None = None
+    paper: Mapping[str, Any] = field(default_factory=dict)
+    footnotes: tuple[str, ...] = ()
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class Experiments:
+    """Everything below `config/`, checked and resolved."""
+
+    config: Mapping[str, Any]
+    defaults: Mapping[str, Any]
+    methods: Mapping[str, Any]
+    backbones: Mapping[str, Any]
+    captioners: Mapping[str, Any]
+    datasets: Mapping[str, Mapping[str, Any]]
+    tables: Mapping[str, Mapping[str, Any]]
+    figures: Mapping[str, Mapping[str, Any]]
+    folder: Path
+
+    @classmethod
+    def load(
+        cls, config: Mapping[str, Any] | None = None, folder: str | Path = "config"
+    ) -> Experiments:
+        """Read and check `folder`; `config` (Snakemake's merged one) replaces config.yaml.
+
+        Raises:
+            UserError: naming file, row and key of the first thing that is not right.
+        """
+        folder = Path(folder)
+        if config is None:
+            config = load_checked(folder / "config.yaml", "config")
+        else:
+            validate(config, "config", f"{folder}/config.yaml")
+        found = cls(
+            config=config,
+            folder=folder,
+            **{
+                kind: load_checked(folder / f"{kind}.yaml", kind)
+                for kind in ("defaults", "methods", "backbones", "captioners")
+            },
+            datasets=_load_folder(folder / "datasets", "dataset"),
+            tables=_load_folder(folder / "tables", "table"),
+            figures=_load_folder(folder / "figures", "figure"),
+        )
+        found._check_quotes()
+        return found
+
+    def _check_quotes(self) -> None:
+        for table, names in self.config["quote"].items():
+            rows = [row["row"] for row in self.tables.get(table, {}).get("rows", ())]
+            unknown = [name for name in names if name not in rows]
+            if unknown:
+                raise UserError(
+                    f"{self.folder}/config.yaml: quote.{table}: no such rows: {unknown}; "
+                    f"known: {rows or sorted(self.tables)}"
+                )
+
+    # Datasets
+
+    def dataset(self, name: str) -> Mapping[str, Any]:
+        """One entry of config/datasets; raise `UserError` with the known names."""
+        if name not in self.datasets:
+            raise UserError(
+                f"no dataset {name!r}; known: {sorted(self.datasets)} ({self.folder}/datasets)"
+            )
+        return self.datasets[name]
+
+    def root(self, name: str) -> str:
+        """The folder with a dataset's own files."""
+        entry = self.dataset(name)
+        root = entry.get("root") or self.config["data"].get(name)
+        if not root:
+            raise UserError(f"{self.folder}/config.yaml: data.{name}: say where its files are")
+        return str(root)
+
+    def seeds(self, name: str) -> list[int]:
+        """Seeds of every run on this dataset."""
+        own = self.config["seeds"] or self.dataset(name).get("seeds") or self.defaults["seeds"]
+        return list(own)
+
+    def device(self, name: str) -> str:
+        """`cpu`, `cuda` or `auto`: the dataset's own choice goes first."""
+        return str(self.dataset(name).get("device") or self.config["device"])
+
+    # Runs
+
+    def resolve(
+        self,
+        dataset: str,
+        method: str,
+        backbone: str,
+        overrides: Mapping[str, Any],
+        recipe: str = "released",
+        where: str = "command line",
+    ) -> Run:
+        """The run of one row; `where` names the row in error messages."""
+        entry = self.dataset(dataset)
+        if method not in self.methods:
+            raise UserError(f"{where}: no method {method!r}; known: {sorted(self.methods)}")
+        if recipe not in self.defaults["recipes"]:
+            raise UserError(
+                f"{where}: no recipe {recipe!r}; known: {sorted(self.defaults['recipes'])}"
+            )
+        values = {
+            **self.defaults["settings"],
+            **self.defaults["recipes"][recipe],
+            **entry["set"],
+            **self.methods[method]["set"],
+            **entry.get("methods", {}).get(method, {}),
+            **overrides,
+            "method": method,
+            "backbone": entry["backbones"][backbone],
+        }
+        settings = RunSettings.from_mapping(values, where)
+        frames_id = self._frames_id(dataset, settings)
+        captions_id = self._captions_id(settings, frames_id) if settings.needs_captions else None
+        return Run(
+            dataset=dataset,
+            settings=settings,
+            backbone=self._backbone(settings.backbone, where),
+            trains=self.methods[method]["trains"],
+            frames_id=frames_id,
+            captions_id=captions_id,
+        )
+
+    def _backbone(self, name: str, where: str) -> dict[str, Any]:
+        if name not in self.backbones:
+            raise UserError(f"{where}: no backbone {name!r}; known: {sorted(self.backbones)}")
+        entry = dict(self.backbones[name])
+        entry["weights"] = self.config["weights"].get(name, entry["weights"])
+        return {"name": name, **entry}
+
+    def _frames_id(self, dataset: str, settings: RunSettings) -> str:
+        entry = self.dataset(dataset)
+        return content_hash(
+            {
+                "dataset": dataset,
+                "reader": entry["reader"],
+                "rules": entry["rules"],
+                "frames": settings.frames,
+                "sampling": settings.sampling,
+                "sampling_fps": settings.sampling_fps,
+            }
+        )
+
+    def _captions_id(self, settings: RunSettings, frames_id: str) -> str:
+        if settings.captions == "released":
+            return content_hash({"frames_id": frames_id, "released": True})
+        captioner = self.captioners.get(settings.captioner)
+        if captioner is None:
+            raise UserError(
+                f"no captioner {settings.captioner!r}; known: {sorted(self.captioners)}"
+            )
+        deciding = {k: captioner[k] for k in ("model", "revision", "dtype", "max_new_tokens")}
+        return content_hash(
+            {"frames_id": frames_id, "prompt": PROMPTS[settings.captions], **deciding}
+        )
+
+    # Tables and figures
+
+    def rows(self, dataset: str, table: str) -> list[Row]:
+        """The rows of a table for one dataset, in the paper's order.
+
+        Left out: rows of a backbone that the dataset has not, and rows with nothing to show (no
+        method to train and nothing printed for this dataset).
+        """
+        if table in self.figures:
+            return self._points(dataset, table)
+        if table not in self.tables:
+            known = sorted([*self.tables, *self.figures])
+            raise UserError(f"no table or figure {table!r}; known: {known}")
+        rows = [self._row(dataset, table, spec) for spec in self.tables[table]["rows"]]
+        return [row for row in rows if row is not None]
+
+    def row(self, dataset: str, table: str, name: str) -> Row:
+        """One row of a table by its id."""
+        rows = {row.row: row for row in self.rows(dataset, table)}
+        if name not in rows:
+            raise UserError(f"{dataset}/{table} has no row {name!r}; known: {sorted(rows)}")
+        return rows[name]
+
+    def _row(self, dataset: str, table: str, spec: Mapping[str, Any]) -> Row | None:
+        backbone = spec.get("backbone", "vit-b32")
+        if backbone not in self.dataset(dataset)["backbones"]:
+            return None
+        method = spec.get("method")
+        if spec["row"] in self.config["quote"].get(table, ()):
+            method = None
+        paper = self._paper(table, spec, dataset)
+        if method is None and not paper:
+            return None
+        recipe = spec.get("recipe", "released")
+        where = f"{self.folder}/tables/{table}.yaml: row {spec['row']}"
+        run = None
+        if method is not None:
+            run = self.resolve(dataset, method, backbone, spec.get("set", {}), recipe, where)
+        return Row(
+            table=table,
+            row=spec["row"],
+            label=spec["label"],
+            dataset=dataset,
+            run=run,
+            post=spec.get("post", "none"),
+            recipe=recipe,
+            backbone=self.dataset(dataset)["backbones"][backbone],
+            params_paper=spec.get("params"),
+            paper=paper,
+            footnotes=tuple(spec.get("footnotes", ())),
+        )
+
+    def _paper(self, table: str, spec: Mapping[str, Any], dataset: str) -> dict[str, Any]:
+        """Printed numbers as direction → metric → number, without the cells that are not printed."""
+        printed = spec.get("paper", {}).get(dataset, {})
+        metrics = self.tables[table]["metrics"]
+        paper = {}
+        for direction, numbers in printed.items():
+            if len(numbers) != len(metrics):
+                raise UserError(
+                    f"{self.folder}/tables/{table}.yaml: row {spec['row']}: {direction} has "
+                    f"{len(numbers)} numbers, metrics are {metrics}"
+                )
+            pairs = zip(metrics, numbers, strict=True)
+            paper[direction] = {m: n for m, n in pairs if n is not None}
+        return paper
+
+    def _points(self, dataset: str, figure: str) -> list[Row]:
+        spec = self.figures[figure]
+        grid = spec.get("grids", {}).get(dataset, spec["grid"])
+        parameter = spec["parameter"]
+        rows = []
+        for value in grid:
+            where = f"{self.folder}/figures/{figure}.yaml: {parameter} = {value}"
+            run = self.resolve(dataset, "discovla", "vit-b32", {parameter: value}, where=where)
+            rows.append(
+                Row(
+                    table=figure,
+                    row=f"{parameter}-{value:g}".replace("_", "-"),
+                    label=f"{spec['symbol']} = {value:g}",
+                    dataset=dataset,
+                    run=run,
+                    backbone=run.settings.backbone,
+                    value=float(value),
+                )
+            )
+        return rows
+
+    def targets(self, dataset: str) -> list[str]:
+        """Tables and figures the paper prints for this dataset; all of them where it prints none."""
+        all_specs = {**self.tables, **self.figures}
+        printed = [name for name, spec in all_specs.items() if dataset in spec["prints"]]
+        return sorted(printed or all_specs)
+
+    def runs(self, dataset: str) -> dict[str, Run]:
+        """Every run that a table or figure of this dataset needs, once."""
+        found: dict[str, Run] = {}
+        for table in [*self.tables, *self.figures]:
+            for row in self.rows(dataset, table):
+                if row.run is not None:
+                    found[row.run.run_id] = row.run
+        return found
+
+
+def _load_folder(folder: Path, schema: str) -> dict[str, Mapping[str, Any]]:
+    files = sorted(folder.glob("*.yaml"))
+    if not files:
+        raise UserError(f"{folder}: no YAML files; run from the root of the repository")
+    return {path.stem: load_checked(path, schema) for path in files}
