@@ -1,0 +1,240 @@
+# What the rules share: the experiments, the wildcards, and every input function.
+import os
+import re
+import shlex
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from discovla.errors import UserError
+from discovla.experiments import Experiments, ID, POSTS
+from discovla.files import read_json
+
+# Shell rules must find the Python that runs Snakemake, also when no environment is activated.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+
+try:
+    EXPERIMENTS = Experiments.load(config)
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+
+wildcard_constraints:
+    dataset="|".join(map(re.escape, EXPERIMENTS.datasets)),
+    table="|".join(map(re.escape, EXPERIMENTS.tables)),
+    figure="|".join(map(re.escape, EXPERIMENTS.figures)),
+    row="[a-z0-9][a-z0-9_.-]*",
+    run_id=ID,
+    frames_id="[0-9a-f]{10}",
+    captions_id="[0-9a-f]{10}",
+    shard=r"\d+-of-\d+",
+    seed=r"\d+",
+    split="test|val|bank",
+    post="|".join(POSTS),
+
+
+# Targets
+
+
+def demo_targets():
+    names = ["table1.csv", "table5.csv", "table9.csv", "figure7.csv", "summary.md"]
+    return [f"results/demo/{name}" for name in names]
+
+
+def demo_all_targets():
+    return [f"results/demo/{name}.csv" for name in EXPERIMENTS.targets("demo")] + demo_targets()
+
+
+def paper_targets():
+    return [
+        f"results/{dataset}/{name}.csv"
+        for dataset in ("msrvtt", "lsmdc", "activitynet", "didemo")
+        for name in EXPERIMENTS.targets(dataset)
+    ]
+
+
+# Data
+
+
+def source_files(wildcards):
+    """The folder that a rule makes, for a dataset that is rendered and not downloaded."""
+    root = EXPERIMENTS.dataset(wildcards.dataset).get("root")
+    return [root] if root else []
+
+
+def shards_of(dataset):
+    n = EXPERIMENTS.dataset(dataset)["shards"]
+    return [f"{i}-of-{n}" for i in range(1, n + 1)]
+
+
+def frame_settings(wildcards):
+    """The settings behind a frames_id, from any run that reads these frames."""
+    for run in EXPERIMENTS.runs(wildcards.dataset).values():
+        if run.frames_id == wildcards.frames_id:
+            return run.settings
+    raise WorkflowError(f"no table of {wildcards.dataset} uses frames {wildcards.frames_id}")
+
+
+def caption_settings(wildcards):
+    """The run whose captions these are (any of them: equal ids mean equal settings)."""
+    for run in EXPERIMENTS.runs(wildcards.dataset).values():
+        if run.captions_id == wildcards.captions_id:
+            return run
+    raise WorkflowError(f"no table of {wildcards.dataset} uses captions {wildcards.captions_id}")
+
+
+def captioner_of(wildcards):
+    """The entry of config/captioners.yaml, its model replaced by the user's own folder."""
+    name = caption_settings(wildcards).settings.captioner
+    entry = dict(EXPERIMENTS.captioners[name])
+    entry["model"] = EXPERIMENTS.config["captioner_path"].get(name, entry["model"])
+    return entry
+
+
+def captioner_options(wildcards):
+    """What the caption command has to know of its model, or of the authors' file."""
+    if caption_settings(wildcards).settings.captions == "released":
+        root = EXPERIMENTS.root(wildcards.dataset)
+        return shlex.join(["--released", f"{root}/released_captions.json"])
+    entry = captioner_of(wildcards)
+    options = ["--model", entry["model"], "--dtype", entry["dtype"]]
+    options += ["--max-new-tokens", str(entry["max_new_tokens"])]
+    options += ["--batch-size", str(entry["batch_size"])]
+    if entry["revision"]:
+        options += ["--revision", entry["revision"]]
+    return shlex.join(options)
+
+
+def caption_frames(wildcards):
+    run = caption_settings(wildcards)
+    return f"resources/{run.dataset}/frames/{run.frames_id}/{wildcards.shard}.arrow"
+
+
+def caption_shards(wildcards):
+    folder = f"results/{wildcards.dataset}/captions/{wildcards.captions_id}"
+    return [f"{folder}/{shard}.parquet" for shard in shards_of(wildcards.dataset)]
+
+
+# Runs
+
+
+def run_config(wildcards):
+    """Resolved settings of a run; from disk if its row has been deleted meanwhile."""
+    run = EXPERIMENTS.runs(wildcards.dataset).get(wildcards.run_id)
+    if run is not None:
+        return run.config()
+    path = f"results/{wildcards.dataset}/runs/{wildcards.run_id}/config.json"
+    try:
+        return read_json(path)
+    except UserError:
+        raise WorkflowError(
+            f"no table of {wildcards.dataset} has a run {wildcards.run_id}; "
+            "'discovla runs --dataset NAME' lists them"
+        ) from None
+
+
+def frame_shards(wildcards):
+    folder = f"resources/{wildcards.dataset}/frames/{run_config(wildcards)['frames_id']}"
+    return [f"{folder}/{shard}.arrow" for shard in shards_of(wildcards.dataset)]
+
+
+def caption_table(wildcards):
+    captions_id = run_config(wildcards)["captions_id"]
+    return [f"results/{wildcards.dataset}/captions/{captions_id}.parquet"] if captions_id else []
+
+
+def adapter(wildcards):
+    """The trained tensors, or nothing for zero-shot evaluation."""
+    folder = f"results/{wildcards.dataset}/runs/{wildcards.run_id}/seed{wildcards.seed}"
+    return [f"{folder}/adapter.safetensors"] if run_config(wildcards)["trains"] else []
+
+
+def feature_frames(wildcards):
+    return [] if wildcards.split == "bank" else frame_shards(wildcards)
+
+
+def option(name, files):
+    """`--name first-file`, or nothing where there is no file."""
+    return f"--{name} {files[0]}" if files else ""
+
+
+def post_parameters(wildcards):
+    return EXPERIMENTS.defaults["post"].get(wildcards.post, {})
+
+
+def features_of(wildcards):
+    folder = f"results/{wildcards.dataset}/runs/{wildcards.run_id}/seed{wildcards.seed}"
+    files = {"test": f"{folder}/features.test.safetensors"}
+    if wildcards.post == "qbnorm":
+        files["bank"] = f"{folder}/features.bank.safetensors"
+    return files
+
+
+# Tables
+
+
+def metrics_of_row(row):
+    """One metrics file per seed; zero-shot has nothing that a seed could change."""
+    if row.run is None:
+        return []
+    seeds = EXPERIMENTS.seeds(row.dataset)
+    folder = f"results/{row.dataset}/runs/{row.run.run_id}"
+    used = seeds if row.run.trains else seeds[:1]
+    return [f"{folder}/seed{seed}/metrics.{row.post}.json" for seed in used]
+
+
+def metrics_of(wildcards):
+    """All metrics a table or figure needs, or one of its rows."""
+    name = wildcards.get("table") or wildcards.get("figure")
+    try:
+        if "row" in wildcards.keys():
+            rows = [EXPERIMENTS.row(wildcards.dataset, name, wildcards.row)]
+        else:
+            rows = EXPERIMENTS.rows(wildcards.dataset, name)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+    return [path for row in rows for path in metrics_of_row(row)]
+
+
+def table_labels(wildcards):
+    """What a change of which makes a table, and nothing else, again."""
+    name = wildcards.get("table") or wildcards.get("figure")
+    rows = EXPERIMENTS.rows(wildcards.dataset, name)
+    return [[r.row, r.label, r.post, dict(r.paper), list(r.footnotes)] for r in rows]
+
+
+# Machine
+
+
+def on_gpu(wildcards):
+    """1 where a job of this dataset may use a GPU."""
+    return int(EXPERIMENTS.device(wildcards.dataset) != "cpu")
+
+
+def job_threads(wildcards):
+    """The demo's tiny models are fastest on one thread each."""
+    return 8 if on_gpu(wildcards) else 1
+
+
+def device_of(wildcards):
+    return EXPERIMENTS.device(wildcards.dataset)
+
+
+def loader_workers(wildcards):
+    return EXPERIMENTS.config["workers"] if on_gpu(wildcards) else 0
+
+
+def allow_missing(wildcards):
+    return "--allow-missing" if EXPERIMENTS.config["allow_missing"] else ""
+
+
+def explain_failures(log_file):
+    """Print the last error of every failed job, so that it stands last on the screen."""
+    text = Path(str(log_file)).read_text(encoding="utf-8", errors="replace")
+    for path in dict.fromkeys(re.findall(r"^\s*log: (\S+)", text, flags=re.MULTILINE)):
+        name = Path(path)
+        if name.exists() and re.search(r"Error in rule", text):
+            found = name.read_text(encoding="utf-8", errors="replace").rpartition("error: ")
+            if found[1]:
+                print(f"\n{found[2].strip()}\n(log: {path})", file=sys.stderr)

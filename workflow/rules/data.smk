@@ -1,0 +1,82 @@
+# From the user's files to annotations, clips and frames in one form for all datasets.
+
+
+rule check:
+    """Say what is there and what is missing before anything runs for hours."""
+    input:
+        source_files,
+    output:
+        "results/{dataset}/check.json",
+    log:
+        "logs/{dataset}/check.log",
+    conda:
+        "../../environment.yml"
+    params:
+        allow=allow_missing,
+    shell:
+        "python -m discovla check {wildcards.dataset} --output {output} {params.allow} > {log} 2>&1"
+
+
+rule annotations:
+    """Turn a dataset's own annotation files into the canonical table."""
+    input:
+        ancient("results/{dataset}/check.json"),
+        source_files,
+    output:
+        "resources/{dataset}/annotations.parquet",
+    log:
+        "logs/{dataset}/annotations.log",
+    conda:
+        "../../environment.yml"
+    params:
+        root=lambda wildcards: EXPERIMENTS.root(wildcards.dataset),
+        rules=lambda wildcards: EXPERIMENTS.dataset(wildcards.dataset)["rules"],
+    shell:
+        "python -m discovla annotations --dataset {wildcards.dataset} --root {params.root:q} "
+        "--output {output} > {log} 2>&1"
+
+
+rule clips:
+    """Find the video file of every clip and read its header."""
+    input:
+        annotations="resources/{dataset}/annotations.parquet",
+        source=source_files,
+    output:
+        "resources/{dataset}/clips.parquet",
+    log:
+        "logs/{dataset}/clips.log",
+    conda:
+        "../../environment.yml"
+    params:
+        root=lambda wildcards: EXPERIMENTS.root(wildcards.dataset),
+    shell:
+        "python -m discovla clips --dataset {wildcards.dataset} "
+        "--annotations {input.annotations} --root {params.root:q} --output {output} > {log} 2>&1"
+
+
+rule sample_frames:
+    """Decode every clip of one shard once; training and captioning read only this."""
+    input:
+        annotations="resources/{dataset}/annotations.parquet",
+        clips="resources/{dataset}/clips.parquet",
+    output:
+        "resources/{dataset}/frames/{frames_id}/{shard}.arrow",
+    log:
+        "logs/{dataset}/frames/{frames_id}/{shard}.log",
+    benchmark:
+        "results/{dataset}/benchmarks/frames/{frames_id}.{shard}.tsv"
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    params:
+        root=lambda wildcards: EXPERIMENTS.root(wildcards.dataset),
+        frames=lambda wildcards: frame_settings(wildcards).frames,
+        sampling=lambda wildcards: frame_settings(wildcards).sampling,
+        fps=lambda wildcards: frame_settings(wildcards).sampling_fps,
+    shell:
+        "python -m discovla sample-frames --annotations {input.annotations} --clips {input.clips} "
+        "--root {params.root:q} --shard {wildcards.shard} --frames-id {wildcards.frames_id} "
+        "--frames {params.frames} --sampling {params.sampling} --fps {params.fps} "
+        "--output {output} > {log} 2>&1"

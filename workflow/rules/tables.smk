@@ -1,0 +1,60 @@
+# Rows + metrics → what people read.
+
+
+rule table:
+    """One table of the paper, measured beside printed."""
+    input:
+        metrics_of,
+    output:
+        csv=report(
+            "results/{dataset}/{table}.csv",
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"dataset": "{dataset}", "table": "{table}"},
+        ),
+        md="results/{dataset}/{table}.md",
+        tex="results/{dataset}/{table}.tex",
+    log:
+        "logs/{dataset}/{table}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        rows=table_labels,
+    script:
+        "../scripts/make_table.py"
+
+
+rule row:
+    """One row of a table on its own."""
+    input:
+        metrics_of,
+    output:
+        "results/{dataset}/{table}/{row}.json",
+    log:
+        "logs/{dataset}/{table}/{row}.log",
+    conda:
+        "../../environment.yml"
+    script:
+        "../scripts/make_row.py"
+
+
+rule figure:
+    """One sweep of the paper's appendix, as numbers and as a picture."""
+    input:
+        metrics_of,
+    output:
+        csv="results/{dataset}/{figure}.csv",
+        svg=report(
+            "results/{dataset}/{figure}.svg",
+            caption="../report/figure.rst",
+            category="Figures",
+            labels={"dataset": "{dataset}", "figure": "{figure}"},
+        ),
+    log:
+        "logs/{dataset}/{figure}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        rows=table_labels,
+    script:
+        "../scripts/plot_figure.py"

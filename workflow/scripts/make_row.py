@@ -1,0 +1,10 @@
+"""One row of a table and its metrics → JSON."""
+
+from discovla.experiments import Experiments
+from discovla.files import write_json
+from discovla.report.tables import build_row
+
+wildcards = snakemake.wildcards
+experiments = Experiments.load(snakemake.config)
+row = experiments.row(wildcards.dataset, wildcards.table, wildcards.row)
+write_json(snakemake.output[0], build_row(experiments, row))

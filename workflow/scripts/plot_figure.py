@@ -1,0 +1,8 @@
+"""Points of one sweep and their metrics → CSV and SVG."""
+
+from discovla.experiments import Experiments
+from discovla.report.figures import build_figure, write_figure
+
+experiments = Experiments.load(snakemake.config)
+figure = build_figure(experiments, snakemake.wildcards.dataset, snakemake.wildcards.figure)
+write_figure(figure, csv=snakemake.output.csv, svg=snakemake.output.svg)
