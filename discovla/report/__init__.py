@@ -1,0 +1,1 @@
+"""Rows and their metrics → tables, figures and a summary that people read."""

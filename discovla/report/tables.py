@@ -1,0 +1,263 @@
+"""Tables: one line per row, measured mean and std over seeds beside the printed number."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from discovla.errors import UserError
+from discovla.experiments import Experiments, Row
+from discovla.files import atomic_write, read_json
+
+DIRECTIONS = ("t2v", "v2t")
+METRICS = ("R@1", "R@5", "R@10", "R@sum", "MnR")
+CELLS = [
+    f"{d}_{m}{kind}"
+    for d in DIRECTIONS
+    for m in METRICS
+    for kind in ("", "_std", "_paper", "_diff")
+]
+COLUMNS = [
+    *("table", "row", "label", "backbone", "method", "recipe", "protocol", "provenance"),
+    *("params_paper", "params"),
+    *CELLS,
+    *("n_seeds", "seeds", "n_test", "ties", "selection", "post", "captions"),
+    *("data_id", "run_id", "commit", "footnote"),
+]
+TEXT = {
+    *("table", "row", "label", "backbone", "method", "recipe", "protocol", "provenance", "seeds"),
+    *("ties", "selection", "post", "captions", "data_id", "run_id", "commit", "footnote"),
+}
+COUNTS = ("params", "n_seeds", "n_test")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table ready to be written: `frame` has the columns of `COLUMNS`, one line per row."""
+
+    title: str
+    dataset: str
+    frame: pd.DataFrame
+    notes: tuple[str, ...]
+
+
+def metrics_paths(
+    experiments: Experiments, row: Row, results: Path = Path("results")
+) -> list[Path]:
+    """The metrics files of a row, one per seed (one in all for zero-shot)."""
+    if row.run is None:
+        return []
+    seeds = experiments.seeds(row.dataset)
+    folder = results / row.dataset / "runs" / row.run.run_id
+    used = seeds if row.run.trains else seeds[:1]
+    return [folder / f"seed{seed}" / f"metrics.{row.post}.json" for seed in used]
+
+
+def build_row(
+    experiments: Experiments, row: Row, results: Path = Path("results")
+) -> dict[str, Any]:
+    """All columns of one row; a cell that was not measured or not printed is None, never 0."""
+    measured = [read_json(path) for path in metrics_paths(experiments, row, results)]
+    line: dict[str, Any] = dict.fromkeys(COLUMNS)
+    line |= {
+        "table": row.table,
+        "row": row.row,
+        "label": row.label,
+        "backbone": row.backbone,
+        "provenance": "quoted",
+        "params_paper": row.params_paper,
+        "post": row.post,
+        "footnote": " ".join(row.footnotes) or None,
+    }
+    if row.run is not None:
+        line |= _identity(row, measured)
+    for direction in DIRECTIONS:
+        for metric in METRICS:
+            values = [
+                found[direction][metric] for found in measured if found.get(direction) is not None
+            ]
+            printed = row.paper.get(direction, {}).get(metric)
+            line |= _cell(f"{direction}_{metric}", values, printed)
+    return line
+
+
+def _identity(row: Row, measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    assert row.run is not None
+    settings = row.run.settings
+    first = measured[0]
+    return {
+        "method": settings.method,
+        "recipe": row.recipe,
+        "protocol": "unified",
+        "provenance": "trained" if row.run.trains else "evaluated",
+        "params": first.get("parameters"),
+        "n_seeds": len(measured),
+        "seeds": " ".join(str(found["seed"]) for found in measured),
+        "n_test": first["n_queries_t2v"],
+        "ties": "/".join(str(sum(found["ties"][d] or 0 for found in measured)) for d in DIRECTIONS),
+        "selection": first["selection"]["rule"],
+        "captions": settings.captions if settings.needs_captions else None,
+        "data_id": _single("data_id", row, measured),
+        "run_id": row.run.run_id,
+        "commit": first["code"]["commit"],
+    }
+
+
+def _single(key: str, row: Row, measured: Sequence[Mapping[str, Any]]) -> Any:
+    values = {found[key] for found in measured}
+    if len(values) > 1:
+        raise UserError(
+            f"{row.dataset}/{row.table}/{row.row}: its seeds were measured on different data "
+            f"({key} {sorted(values)}); remove results/{row.dataset}/runs/{row.run.run_id} "  # type: ignore[union-attr]
+            "and run again"
+        )
+    return values.pop()
+
+
+def _cell(name: str, values: Sequence[float], printed: float | None) -> dict[str, float | None]:
+    mean = statistics.fmean(values) if values else None
+    return {
+        name: mean,
+        f"{name}_std": statistics.stdev(values) if len(values) > 1 else None,
+        f"{name}_paper": printed,
+        f"{name}_diff": mean - printed if mean is not None and printed is not None else None,
+    }
+
+
+def build_table(
+    experiments: Experiments, dataset: str, name: str, results: Path = Path("results")
+) -> Table:
+    """A whole table in the paper's order.
+
+    Raises:
+        UserError: rows were measured on different data.
+    """
+    lines = [build_row(experiments, row, results) for row in experiments.rows(dataset, name)]
+    if not lines:
+        raise UserError(f"{dataset}/{name}: no row has a method to train or a printed number here")
+    data = {line["data_id"]: line["row"] for line in lines if line["data_id"]}
+    if len(data) > 1:
+        raise UserError(
+            f"{dataset}/{name} would mix results on different data: "
+            + ", ".join(f"{data_id} (row {row})" for data_id, row in data.items())
+            + ". Make all of them on the same annotations and clips, or quote the others."
+        )
+    frame = pd.DataFrame(lines, columns=COLUMNS)
+    for column in COLUMNS:
+        kind = "string" if column in TEXT else "Int64" if column in COUNTS else "float64"
+        frame[column] = frame[column].astype(kind)
+    spec = experiments.tables.get(name) or experiments.figures[name]
+    return Table(spec["title"], dataset, frame, _notes(frame))
+
+
+def _notes(frame: pd.DataFrame) -> tuple[str, ...]:
+    notes = []
+    commits = sorted(frame["commit"].dropna().unique())
+    if len(commits) > 1:
+        notes.append(f"Rows were made by different versions of the code: {', '.join(commits)}.")
+    if (frame["post"] == "dsl").any():
+        notes.append(
+            "DSL uses all test queries together (transductive): not comparable with plain retrieval."
+        )
+    if (frame["provenance"] == "quoted").any():
+        notes.append("Rows without a measured number are quoted from the paper, not trained here.")
+    return tuple(notes)
+
+
+def write_table(table: Table, *, csv: str, md: str, tex: str) -> None:
+    """Write full precision to CSV, one decimal to Markdown and LaTeX."""
+    with atomic_write(csv) as handle:
+        table.frame.to_csv(handle, index=False, lineterminator="\n")
+    with atomic_write(md) as handle:
+        handle.write(to_markdown(table))
+    with atomic_write(tex) as handle:
+        handle.write(to_latex(table))
+
+
+def _shown(table: Table) -> tuple[list[str], list[list[str]]]:
+    """Head and lines of the short form: measured ± std, the printed number in brackets."""
+    cells = [
+        f"{d}_{m}"
+        for d in DIRECTIONS
+        for m in METRICS
+        if table.frame[[f"{d}_{m}", f"{d}_{m}_paper"]].notna().any(axis=None)
+    ]
+    lines = []
+    for _, line in table.frame.iterrows():
+        marks = "*" if pd.notna(line["footnote"]) else ""
+        params = "" if pd.isna(line["params"]) else f"{line['params'] / 1e6:.2f}"
+        if pd.notna(line["params_paper"]):
+            params = f"{params} [{line['params_paper']:g}]".strip()
+        shown = [f"{line['label']}{marks}", str(line["backbone"]), params]
+        lines.append(shown + [_number(line, cell) for cell in cells])
+    return ["", "backbone", "params (M)", *(cell.replace("_", " ") for cell in cells)], lines
+
+
+def _number(line: pd.Series, cell: str) -> str:
+    text = "" if pd.isna(line[cell]) else f"{line[cell]:.1f}"
+    if text and pd.notna(line[f"{cell}_std"]):
+        text += f" ± {line[f'{cell}_std']:.1f}"
+    if pd.notna(line[f"{cell}_paper"]):
+        text = f"{text} [{line[f'{cell}_paper']:.1f}]".strip()
+    return text
+
+
+def _escape(text: str, pairs: Mapping[str, str]) -> str:
+    return "".join(pairs.get(letter, letter) for letter in text)
+
+
+def _footnotes(table: Table) -> list[str]:
+    noted = table.frame[table.frame["footnote"].notna()]
+    return [f"{line['label']}: {line['footnote']}" for _, line in noted.iterrows()]
+
+
+def to_markdown(table: Table) -> str:
+    """The short form as a Markdown table; printed numbers stand in brackets."""
+    pairs = {"|": "\\|", "<": "&lt;", ">": "&gt;", "&": "&amp;", "\n": " "}
+    head, lines = _shown(table)
+    rows = [
+        "| " + " | ".join(_escape(cell, pairs) for cell in line) + " |" for line in [head, *lines]
+    ]
+    rows.insert(1, "|" + "---|" * len(head))
+    seeds = table.frame["n_seeds"].max()
+    intro = f"Measured here{'' if pd.isna(seeds) else f' over {seeds} seed(s)'}; the paper's numbers in brackets."
+    notes = [
+        f"- {_escape(note, pairs)}"
+        for note in [*table.notes, *(f"\\* {n}" for n in _footnotes(table))]
+    ]
+    return "\n".join(
+        [f"**{table.title}** (on {table.dataset})", "", intro, "", *rows, "", *notes, ""]
+    )
+
+
+def to_latex(table: Table) -> str:
+    """The short form as a booktabs table."""
+    pairs = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "±": r"$\pm$",
+        "α": r"$\alpha$",
+        "β": r"$\beta$",
+    }
+    head, lines = _shown(table)
+    body = [" & ".join(_escape(cell, pairs) for cell in line) + r" \\" for line in [head, *lines]]
+    return "\n".join(
+        [
+            "% needs \\usepackage{booktabs}; printed numbers in brackets",
+            r"\begin{tabular}{" + "l" * 2 + "r" * (len(head) - 2) + "}",
+            r"\toprule",
+            body[0],
+            r"\midrule",
+            *body[1:],
+            r"\bottomrule",
+            r"\end{tabular}",
+            *(f"% {note}" for note in [*table.notes, *_footnotes(table)]),
+            "",
+        ]
+    )
