@@ -1,4 +1,4 @@
-"""Reading the YAML files of `config/`: no repeated keys, closed schemas, errors that name the place."""
+"""The YAML files of `config/`: no repeated keys, closed schemas, errors that name the place."""
 
 from __future__ import annotations
 

@@ -285,7 +285,7 @@ class Experiments:
         )
 
     def _paper(self, table: str, spec: Mapping[str, Any], dataset: str) -> dict[str, Any]:
-        """Printed numbers as direction → metric → number, without the cells that are not printed."""
+        """Printed numbers as direction → metric → number, without cells that are not printed."""
         printed = spec.get("paper", {}).get(dataset, {})
         metrics = self.tables[table]["metrics"]
         paper = {}
@@ -321,7 +321,7 @@ class Experiments:
         return rows
 
     def targets(self, dataset: str) -> list[str]:
-        """Tables and figures the paper prints for this dataset; all of them where it prints none."""
+        """Tables and figures the paper prints for this dataset; all where it prints none."""
         all_specs = {**self.tables, **self.figures}
         printed = [name for name, spec in all_specs.items() if dataset in spec["prints"]]
         return sorted(printed or all_specs)

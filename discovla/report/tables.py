@@ -162,7 +162,7 @@ def _notes(frame: pd.DataFrame) -> tuple[str, ...]:
         notes.append(f"Rows were made by different versions of the code: {', '.join(commits)}.")
     if (frame["post"] == "dsl").any():
         notes.append(
-            "DSL uses all test queries together (transductive): not comparable with plain retrieval."
+            "DSL uses all test queries together (transductive): do not compare with plain retrieval."
         )
     if (frame["provenance"] == "quoted").any():
         notes.append("Rows without a measured number are quoted from the paper, not trained here.")
@@ -225,7 +225,8 @@ def to_markdown(table: Table) -> str:
     ]
     rows.insert(1, "|" + "---|" * len(head))
     seeds = table.frame["n_seeds"].max()
-    intro = f"Measured here{'' if pd.isna(seeds) else f' over {seeds} seed(s)'}; the paper's numbers in brackets."
+    over = "" if pd.isna(seeds) else f" over {seeds} seed(s)"
+    intro = f"Measured here{over}; the paper's numbers in brackets."
     notes = [
         f"- {_escape(note, pairs)}"
         for note in [*table.notes, *(f"\\* {n}" for n in _footnotes(table))]

@@ -1,0 +1,47 @@
+"""The ways to install the project say the same."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import yaml
+
+
+def _lock(root: Path) -> dict[str, set[str]]:
+    """Versions by package for Python 3.11 on Linux."""
+    found: dict[str, set[str]] = {}
+    pattern = re.compile(r"^([a-z0-9_.-]+)==([^\s;]+)(?: ; ([^\\\n]+))?", re.MULTILINE)
+    for name, version, marker in pattern.findall((root / "requirements.lock").read_text()):
+        if "python_full_version >= '3.12'" not in marker:
+            found.setdefault(name, set()).add(version)
+    return found
+
+
+def _name(requirement: str) -> str:
+    return re.split(r"[<>=;\[ ]", requirement)[0].lower().replace("_", "-")
+
+
+def test_conda_environment_equals_the_lock(root: Path) -> None:
+    lock = _lock(root)
+    environment = yaml.safe_load((root / "environment.yml").read_text())
+    pins = next(d["pip"] for d in environment["dependencies"] if isinstance(d, dict))
+    for pin in pins:
+        version = pin.split("==")[1].split(";")[0].strip()
+        assert lock[_name(pin)] == {version}, pin
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    assert {_name(pin) for pin in pins} == {_name(d) for d in project["dependencies"]}
+
+
+def test_lock_is_hashed_and_carries_no_addresses(root: Path) -> None:
+    text = (root / "requirements.lock").read_text()
+    assert "://" not in text
+    blocks = re.split(r"^(?=[a-z0-9])", text, flags=re.MULTILINE)
+    packages = [block for block in blocks if "==" in block.split("\n")[0]]
+    assert len(packages) > 50
+    assert all("--hash=sha256:" in block for block in packages)
+
+
+def test_torch_is_not_the_version_whose_builds_do_not_match(root: Path) -> None:
+    assert "2.13.0" not in _lock(root)["torch"]
