@@ -162,7 +162,7 @@ def _notes(frame: pd.DataFrame) -> tuple[str, ...]:
         notes.append(f"Rows were made by different versions of the code: {', '.join(commits)}.")
     if (frame["post"] == "dsl").any():
         notes.append(
-            "DSL uses all test queries together (transductive): do not compare with plain retrieval."
+            "DSL uses all test queries together (transductive): not comparable with plain numbers."
         )
     if (frame["provenance"] == "quoted").any():
         notes.append("Rows without a measured number are quoted from the paper, not trained here.")

@@ -1,0 +1,101 @@
+"""`discovla runs`: which run a row is, what of it exists, and the command that makes it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from discovla.errors import UserError
+
+EXAMPLE = """\
+examples:
+  discovla runs table5                      every row of Table 5 on MSRVTT
+  discovla runs demo/table5 --json          the same on the demo world, for programs
+  discovla runs --dataset lsmdc             every run of a dataset, once
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Register `runs`."""
+    parser = subparsers.add_parser(
+        "runs",
+        help="row → run id, files, state and command",
+        description="List the rows of a table with their run ids, what exists of them, and the "
+        "command that makes each row.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "table", nargs="?", help="table5, demo/table5 or results/demo/table5.csv; default: all"
+    )
+    parser.add_argument("--dataset", default="msrvtt", help="default: %(default)s")
+    parser.add_argument("--config-dir", default="config", help="default: %(default)s")
+    parser.add_argument("--json", action="store_true", help="print JSON to stdout")
+    parser.set_defaults(run=runs)
+
+
+def runs(args: argparse.Namespace) -> int:
+    """Print the rows of one table, or of all."""
+    from discovla.experiments import Experiments
+
+    experiments = Experiments.load(folder=args.config_dir)
+    dataset, table = _names(args.table, args.dataset)
+    tables = [table] if table else [*experiments.tables, *experiments.figures]
+    found = [
+        describe(experiments, row) for name in tables for row in experiments.rows(dataset, name)
+    ]
+    if args.json:
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+        return 0
+    for entry in found:
+        where = f"{entry['table']}/{entry['row']}"
+        print(f"{where:<34} {entry['run_id'] or '-':<34} {entry['state']:<10} {entry['command']}")
+    return 0
+
+
+def _names(target: str | None, dataset: str) -> tuple[str, str | None]:
+    if target is None:
+        return dataset, None
+    parts = Path(target).with_suffix("").parts
+    if parts[0] == "results":
+        parts = parts[1:]
+    if len(parts) > 2 or not parts:
+        raise UserError(f"{target}: name a table as table5, demo/table5 or results/demo/table5.csv")
+    return (parts[0], parts[1]) if len(parts) == 2 else (dataset, parts[0])
+
+
+def describe(experiments: Any, row: Any) -> dict[str, Any]:
+    """One row as plain values: id, files, how far it is, and the command that makes it."""
+    entry: dict[str, Any] = {
+        "dataset": row.dataset,
+        "table": row.table,
+        "row": row.row,
+        "label": row.label,
+        "run_id": row.run.run_id if row.run else None,
+        "frames_id": row.run.frames_id if row.run else None,
+        "captions_id": row.run.captions_id if row.run else None,
+        "post": row.post,
+        "state": "quoted",
+        "files": {},
+        "command": "",
+    }
+    if row.run is None:
+        return entry
+    folder = Path("results") / row.dataset / "runs" / row.run.run_id
+    seeds = experiments.seeds(row.dataset)[: None if row.run.trains else 1]
+    files = {
+        seed: {
+            "adapter": str(folder / f"seed{seed}" / "adapter.safetensors"),
+            "metrics": str(folder / f"seed{seed}" / f"metrics.{row.post}.json"),
+        }
+        for seed in seeds
+    }
+    metrics = [Path(paths["metrics"]).exists() for paths in files.values()]
+    trained = [Path(paths["adapter"]).exists() for paths in files.values()]
+    entry["files"] = files
+    entry["state"] = "done" if all(metrics) else "trained" if all(trained) else "to do"
+    suffix = ".csv" if row.value is not None else f"/{row.row}.json"
+    entry["command"] = f"snakemake results/{row.dataset}/{row.table}{suffix} --cores 8"
+    return entry

@@ -1,0 +1,22 @@
+"""Pages that are made from data say what the data says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from discovla.config import load_yaml
+from discovla.report.differences import PAGE, SOURCE, render
+
+
+def test_differences_page_is_made_from_its_data() -> None:
+    assert PAGE.read_text(encoding="utf-8") == render(), (
+        "docs/differences.md is out of date: run 'python -m discovla.report.differences'"
+    )
+
+
+def test_differences_name_every_setting_of_the_paper_recipe() -> None:
+    items = yaml.safe_load(Path(SOURCE).read_text(encoding="utf-8"))
+    named = {name.strip() for item in items for name in item["setting"].split(",")}
+    assert set(load_yaml("config/defaults.yaml")["recipes"]["paper"]) <= named
