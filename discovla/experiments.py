@@ -39,7 +39,7 @@ class Run:
         """`{method}-{backbone}-{hash}`; equal for equal numbers, wherever the row stands."""
         hashed = {
             **self.settings.hashed(),
-            "weights": self.backbone["sha256"] or self.backbone["weights"],
+            "weights": self.backbone["sha256"],
             "frames_id": self.frames_id,
         }
         if self.captions_id:
@@ -203,8 +203,15 @@ class Experiments:
         if name not in self.backbones:
             raise UserError(f"{where}: no backbone {name!r}; known: {sorted(self.backbones)}")
         entry = dict(self.backbones[name])
-        entry["weights"] = self.config["weights"].get(name, entry["weights"])
+        entry["weights"] = located(self.config["weights"].get(name, entry["weights"]))
+        entry["architecture"] = located(entry["architecture"])
         return {"name": name, **entry}
+
+    def captioner(self, name: str) -> dict[str, Any]:
+        """An entry of config/captioners.yaml, its model replaced by the user's own folder."""
+        entry = dict(self.captioners[name])
+        entry["model"] = located(self.config["captioner_path"].get(name, entry["model"]))
+        return entry
 
     def _frames_id(self, dataset: str, settings: RunSettings) -> str:
         entry = self.dataset(dataset)
@@ -334,6 +341,11 @@ class Experiments:
                 if row.run is not None:
                     found[row.run.run_id] = row.run
         return found
+
+
+def located(place: str) -> str:
+    """`place` with `package:` replaced by the folder of this package: files that ship with it."""
+    return place.replace("package:", f"{Path(__file__).resolve().parent}/")
 
 
 def _load_folder(folder: Path, schema: str) -> dict[str, Mapping[str, Any]]:

@@ -186,11 +186,11 @@ def test_quoting_an_unknown_row_is_an_error(folder: Path) -> None:
 
 
 def test_unknown_names_list_the_known_ones(experiments: Experiments) -> None:
-    with pytest.raises(UserError, match="no dataset 'msrvt'; known: .*msrvtt"):
+    with pytest.raises(UserError, match=r"no dataset 'msrvt'; known: .*msrvtt"):
         experiments.rows("msrvt", "table1")
-    with pytest.raises(UserError, match="no table or figure 'table44'; known: .*table4"):
+    with pytest.raises(UserError, match=r"no table or figure 'table44'; known: .*table4"):
         experiments.rows("msrvtt", "table44")
-    with pytest.raises(UserError, match="no row 'b9'; known: .*b1"):
+    with pytest.raises(UserError, match=r"no row 'b9'; known: .*b1"):
         experiments.row("msrvtt", "table5", "b9")
 
 

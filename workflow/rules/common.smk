@@ -84,20 +84,13 @@ def caption_settings(wildcards):
     raise WorkflowError(f"no table of {wildcards.dataset} uses captions {wildcards.captions_id}")
 
 
-def captioner_of(wildcards):
-    """The entry of config/captioners.yaml, its model replaced by the user's own folder."""
-    name = caption_settings(wildcards).settings.captioner
-    entry = dict(EXPERIMENTS.captioners[name])
-    entry["model"] = EXPERIMENTS.config["captioner_path"].get(name, entry["model"])
-    return entry
-
-
 def captioner_options(wildcards):
     """What the caption command has to know of its model, or of the authors' file."""
-    if caption_settings(wildcards).settings.captions == "released":
+    settings = caption_settings(wildcards).settings
+    if settings.captions == "released":
         root = EXPERIMENTS.root(wildcards.dataset)
         return shlex.join(["--released", f"{root}/released_captions.json"])
-    entry = captioner_of(wildcards)
+    entry = EXPERIMENTS.captioner(settings.captioner)
     options = ["--model", entry["model"], "--dtype", entry["dtype"]]
     options += ["--max-new-tokens", str(entry["max_new_tokens"])]
     options += ["--batch-size", str(entry["batch_size"])]
