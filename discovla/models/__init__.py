@@ -1,0 +1,1 @@
+"""CLIP walked by our own forward pass, with hook points for methods."""

@@ -1,0 +1,120 @@
+"""Our own forward pass over open_clip's modules, calling a method's hooks at every step.
+
+Batch first, one fused attention. Without hooks it equals open_clip's own forward pass, except that
+captions may be shorter than the positional table.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from discovla.models.hooks import TEXT, VISION, Method, State, TextInput
+
+
+class Attention:
+    """The attention core of one block (`hooks.Core`)."""
+
+    def __init__(self, i: int, block: Any, method: Method, state: State) -> None:
+        self._i, self._attn, self._method, self._state = i, block.attn, method, state
+        self.heads: int = block.attn.num_heads
+
+    def mix(
+        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, causal: bool = False
+    ) -> Tensor:
+        """Softmax attention of q (N, Tq, D) over k, v (N, Tk, D).
+
+        Args:
+            q: queries.
+            k: keys.
+            v: values.
+            bias: added to the logits, (N, Tk) or (N, Tq, Tk).
+            causal: query t sees keys up to t; needs Tq = Tk.
+
+        Returns:
+            (N, Tq, D), heads joined, before the output projection.
+        """
+        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))
+        if bias is not None:
+            bias = (bias[:, None, None] if bias.dim() == 2 else bias[:, None]).to(q.dtype)
+            if causal:
+                future = q.new_full((q.shape[-2], k.shape[-2]), float("-inf")).triu(1)
+                bias, causal = bias + future, False
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=causal)
+        return y.transpose(1, 2).flatten(2)
+
+    def out(self, y: Tensor) -> Tensor:
+        """The frozen output projection."""
+        return self._method.inner(self._i, self._state, "out", self._attn.out_proj(y))
+
+
+def _run_block(i: int, block: Any, method: Method, state: State) -> None:
+    method.pre_layer(i, state)
+    h = method.inner(i, state, "ln_1", block.ln_1(state.x))
+    qkv = F.linear(h, block.attn.in_proj_weight, block.attn.in_proj_bias)
+    qkv = method.qkv(i, state, h, method.inner(i, state, "qkv", qkv))
+    q, k, v = qkv.chunk(3, dim=-1)
+    y = method.attend(i, state, q, k, v, Attention(i, block, method, state))
+    state.x = state.x + method.attn_out(i, state, y)
+    method.mid_layer(i, state, k)
+    h = method.inner(i, state, "ln_2", block.ln_2(state.x))
+    h = block.mlp.gelu(method.inner(i, state, "fc", block.mlp.c_fc(h)))
+    y = method.inner(i, state, "proj", block.mlp.c_proj(h))
+    state.x = state.x + method.mlp_out(i, state, y)
+    method.post_layer(i, state)
+
+
+def _run_blocks(blocks: Any, method: Method, state: State) -> None:
+    for i, block in enumerate(blocks):
+        _run_block(i, block, method, state)
+
+
+def encode_frames(clip: Any, method: Method, video: Tensor, mask: Tensor | None) -> Tensor:
+    """Features of frames, not normalised.
+
+    Args:
+        clip: open_clip's CLIP.
+        method: whose hooks are called.
+        video: (B, F, 3, H, W), normalised pixels.
+        mask: (B, F), nonzero where a frame counts; reaches the hooks only.
+
+    Returns:
+        (B, n, D), where n = F unless the method reads out something else.
+    """
+    visual = clip.visual
+    batch, frames = video.shape[:2]
+    patches = visual.conv1(video.flatten(0, 1)).flatten(2).transpose(1, 2)
+    cls = visual.class_embedding.expand(len(patches), 1, -1)
+    x = torch.cat([cls, patches], dim=1) + visual.positional_embedding
+    state = State(VISION, x, batch, frames, frame_mask=mask)
+    method.begin(state)
+    method.embed(state, "before")
+    state.x = visual.ln_pre(state.x)
+    method.embed(state, "after")
+    _run_blocks(visual.transformer.resblocks, method, state)
+    return method.readout(state, lambda x: visual.ln_post(x) @ visual.proj)
+
+
+def encode_texts(clip: Any, method: Method, texts: TextInput) -> Tensor:
+    """Features (B, n, D) of n captions per sample, not normalised."""
+    batch, groups = texts.ids.shape[:2]
+    ids = texts.ids.flatten(0, 1)
+    state = State(
+        TEXT,
+        clip.token_embedding(ids),
+        batch,
+        groups,
+        eot=ids.argmax(-1),  # the end mark has the largest id
+        key_mask=texts.mask.flatten(0, 1).bool(),
+        causal=True,
+        joint=texts.joint,
+    )
+    method.begin(state)
+    method.embed(state, "before")
+    state.x = state.x + clip.positional_embedding[: state.x.shape[1]]
+    method.embed(state, "after")
+    _run_blocks(clip.transformer.resblocks, method, state)
+    return method.readout(state, lambda x: clip.ln_final(x) @ clip.text_projection)
