@@ -1,0 +1,51 @@
+"""Whole folders that appear complete or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from discovla.errors import UserError
+
+
+@contextmanager
+def replaced_folder(folder: str | Path, contents: set[str]) -> Iterator[Path]:
+    """Yield a temporary folder beside `folder`; put it in its place when the block succeeds.
+
+    Args:
+        folder: the folder to make; an earlier one of ours is replaced.
+        contents: names that an earlier one of ours may hold.
+
+    Raises:
+        UserError: `folder` holds something else, which replacing would delete.
+    """
+    folder = Path(folder).resolve()
+    _refuse_foreign(folder, contents)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        fresh = work / "new"
+        fresh.mkdir()
+        yield fresh
+        _refuse_foreign(folder, contents)
+        if folder.exists():
+            folder.rename(work / "old")
+        fresh.rename(folder)
+    finally:
+        shutil.rmtree(work)
+
+
+def _refuse_foreign(folder: Path, contents: set[str]) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UserError(f"{folder}: is a file, a folder is to be written there. Name another one.")
+    foreign = sorted({path.name for path in folder.iterdir()} - contents)
+    if foreign:
+        raise UserError(
+            f"{folder}: holds {foreign[0]!r}, which is not from an earlier run and would be "
+            f"deleted. Expected only {', '.join(sorted(contents))}. Name another folder."
+        )
