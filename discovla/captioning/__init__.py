@@ -1,0 +1,1 @@
+"""Pseudo image captions (paper §3.4): prompts, the LLaVA-NeXT captioner, the caption table."""
