@@ -29,7 +29,8 @@ from discovla.settings import RunSettings
 HEAD_WIDTH = 64
 OUTPUT_LIMIT, GRADIENT_LIMIT = 1e-4, 1e-3
 """Largest allowed relative errors; float32 noise reaches 2e-5 and 8e-5, a wrong formula 4e-2."""
-_KEYS = "vw vl patch res tw tl embed vocab ctx Fr B L H_V H_L r alpha beta".split()
+_KEYS = {"vw", "vl", "patch", "res", "tw", "tl", "embed", "vocab", "ctx"}
+_KEYS |= {"Fr", "B", "L", "H_V", "H_L", "r", "alpha", "beta"}
 _OFFICIAL = re.compile(r"clip\.(visual\.)?transformer\.resblocks\.(\d+)\.attn\.TVPt_(\w+)")
 _GRADIENTS = {
     "grad": "loss",
@@ -75,7 +76,8 @@ def compare(path: str | Path, **changes: Any) -> dict[str, float]:
     """Relative errors of every tensor of a golden case, by its name there.
 
     The error is the largest absolute difference over the largest absolute golden value (absolute
-    where that is zero), infinite if a value is not finite. A gradient that the case holds and the model lacks counts as zero.
+    where that is zero), infinite if a value is not finite. A gradient that the case holds and the
+    model lacks counts as zero.
 
     Args:
         path: the case's JSON file.
@@ -112,7 +114,7 @@ def _relative_error(found: Tensor, reference: Tensor) -> float:
 def _read_case(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
     """The JSON, the merged weights in float32, and the inputs and results."""
     case = read_json(path)
-    if not isinstance(case, dict) or (missing := [k for k in _KEYS if k not in case]):
+    if not isinstance(case, dict) or (missing := sorted(_KEYS - case.keys())):
         raise UserError(f"{path}: not a golden case: no {missing or 'mapping'}")
     parts = sorted(path.parent.glob(f"{path.stem}.weights_*.safetensors"))
     if not parts:
