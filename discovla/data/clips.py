@@ -1,0 +1,136 @@
+"""From clip to video file: found by stem below a root, its header read."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+from tqdm import tqdm
+
+from discovla.data.names import VIDEO_SUFFIXES, split_name
+from discovla.data.tables import read_table, write_table
+from discovla.data.worker import DecodeWorker
+from discovla.errors import UserError
+
+WHAT = "a table of clips"
+SCHEMA = pa.schema(
+    [
+        ("clip_id", pa.string()),
+        ("path", pa.string()),
+        ("bytes", pa.int64()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("fps", pa.float64()),
+        ("n_frames", pa.int64()),
+        ("rotation", pa.int32()),
+        ("status", pa.string()),
+        ("error", pa.string()),
+    ]
+)
+STATUSES = ("ok", "missing", "unreadable")
+
+
+class VideoIndex:
+    """All video files below a root, by stem.
+
+    A clip id is only ever looked up here, never joined to a path, so no id can lead out of the
+    root. Stems are compared exactly (ids of YouTube differ by case alone), suffixes are not.
+    Links are followed: a folder of videos may lie on another disk.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        found: dict[str, tuple[int, str]] = {}
+        for relative in _files(self.root):
+            stem, suffix = split_name(PurePosixPath(relative).name)
+            if suffix:
+                rank = VIDEO_SUFFIXES.index(suffix) if suffix != "." else len(VIDEO_SUFFIXES)
+                candidate = (rank, relative)
+                found[stem] = min(candidate, found.get(stem, candidate))
+        self._paths = {stem: path for stem, (_, path) in found.items()}
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def find(self, stems: Iterable[str]) -> str | None:
+        """Path of the first stem that has a file, relative to the root; None if none has."""
+        return next((self._paths[stem] for stem in stems if stem in self._paths), None)
+
+
+def _files(root: Path) -> Iterator[str]:
+    """Paths of all files below `root`, relative to it; each real folder is visited once."""
+    visited: set[tuple[int, int]] = set()
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        status = Path(folder).stat()
+        if (status.st_dev, status.st_ino) in visited:
+            subfolders.clear()
+            continue
+        visited.add((status.st_dev, status.st_ino))
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in names:
+            if not name.startswith("."):
+                yield (Path(folder) / name).relative_to(root).as_posix()
+
+
+def stems_of_clips(annotations: pd.DataFrame) -> dict[str, tuple[str, ...]]:
+    """Clip id → stems its file may have, best first, in the order of the annotations."""
+    first = annotations.drop_duplicates("clip_id")
+    return {
+        clip: tuple(stems) for clip, stems in zip(first["clip_id"], first["stems"], strict=True)
+    }
+
+
+def list_clips(annotations: pd.DataFrame, root: str | Path, worker: DecodeWorker) -> pd.DataFrame:
+    """Find and probe the video of every clip.
+
+    Args:
+        annotations: canonical rows.
+        root: folder that holds the videos, at any depth.
+        worker: process that opens the files.
+
+    Returns:
+        One row per clip with the columns of `SCHEMA`; `path` is relative to `root`.
+    """
+    index = VideoIndex(root)
+    rows: list[dict[str, Any]] = []
+    clips = stems_of_clips(annotations)
+    for clip_id, stems in tqdm(clips.items(), "clips", file=sys.stderr, mininterval=5):
+        rows.append({"clip_id": clip_id, **_describe(index, stems, worker)})
+    return pd.DataFrame(rows, columns=SCHEMA.names)
+
+
+def _describe(index: VideoIndex, stems: tuple[str, ...], worker: DecodeWorker) -> Mapping[str, Any]:
+    path = index.find(stems)
+    if path is None:
+        return {"status": "missing", "error": f"no video {' or '.join(stems)} in {index.root}"}
+    full = index.root / path
+    known: dict[str, Any] = {"path": path, "bytes": full.stat().st_size}
+    try:
+        header = worker.probe(str(full))
+    except UserError as error:
+        return {**known, "status": "unreadable", "error": str(error)}
+    return {
+        **known,
+        "width": header.width,
+        "height": header.height,
+        "fps": header.fps,
+        "n_frames": header.n_frames,
+        "rotation": header.rotation,
+        "status": "ok",
+    }
+
+
+def write_clips(clips: pd.DataFrame, path: str | Path, dataset: str) -> None:
+    """Write the table with the number of clips of each status as metadata."""
+    counts = {status: int((clips["status"] == status).sum()) for status in STATUSES}
+    write_table(clips, path, SCHEMA, {"dataset": dataset, "counts": counts})
+
+
+def read_clips(path: str | Path) -> pd.DataFrame:
+    """The rows that `write_clips` wrote; `UserError` names a file that is absent or damaged."""
+    return read_table(path, SCHEMA, WHAT)[0]

@@ -1,0 +1,205 @@
+"""A decoding process with a wall-clock limit: a file that hangs or crashes costs only itself.
+
+Requests go in as one line of JSON, answers come out as one line of JSON and raw bytes. The
+process imports neither torch nor pandas.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+
+from discovla.data.decode import ClipFrames, DecodeError, Header, Request, decode_clip, probe
+from discovla.data.sampling import SamplingError
+from discovla.errors import UserError
+
+DEFAULT_TIMEOUT = 60.0
+_ERRORS: dict[str, type[UserError]] = {
+    "DecodeError": DecodeError,
+    "SamplingError": SamplingError,
+    "UserError": UserError,
+}
+_GRACE = 5
+
+
+class DecodeWorker:
+    """Decodes in one child process, killed and replaced when a file takes too long.
+
+    Args:
+        timeout: seconds of wall time for one file.
+    """
+
+    def __init__(self, timeout: float = DEFAULT_TIMEOUT) -> None:
+        if not 0 < timeout < math.inf:
+            raise UserError(f"the time limit for one video is {timeout} s; it must be above 0")
+        self.timeout = timeout
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def read(self, request: Request) -> ClipFrames:
+        """`decode.decode_clip` within the time limit; `DecodeError` also for a hang or a crash."""
+        header, body = self._ask("read", request.path, asdict(request))
+        frames = np.frombuffer(body, np.uint8).reshape(header.pop("shape"))
+        return ClipFrames(
+            frames=frames,
+            frame_index=np.array(header.pop("frame_index"), np.int64),
+            timestamp=np.array(header.pop("timestamp"), np.float64),
+            **header,
+        )
+
+    def probe(self, path: str) -> Header:
+        """`decode.probe` within the time limit."""
+        header, _ = self._ask("probe", path, {"path": path})
+        return Header(**header)
+
+    def close(self) -> None:
+        """End the child process."""
+        if self._process is None:
+            return
+        self._process.kill()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+        self._process.wait()
+        self._process = None
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            # -c and not -m: the module may already be in the making as part of a package.
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", "from discovla.data.worker import serve; serve()"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                bufsize=0,
+            )
+        return self._process
+
+    def _ask(
+        self, action: str, path: str, arguments: dict[str, Any]
+    ) -> tuple[dict[str, Any], bytes]:
+        process = self._start()
+        line = json.dumps({"action": action, "limit": self.timeout, **arguments})
+        deadline = time.monotonic() + self.timeout
+        try:
+            process.stdin.write(line.encode() + b"\n")  # type: ignore[union-attr]
+            reply = _Reply(process.stdout, deadline)  # type: ignore[arg-type]
+            header = json.loads(reply.line())
+            body = reply.exactly(header.pop("bytes", 0))
+        except (TimeoutError, EOFError, BrokenPipeError) as error:
+            reason = self._reason(error)
+            self.close()
+            raise DecodeError(
+                f"{path}: {reason}. Replace the file, or go on without it (allow_missing: true)."
+            ) from None
+        except BaseException:
+            self.close()  # interrupted half-way: the next answer would be this one's
+            raise
+        if "error" in header:
+            raise _ERRORS[header["error"]](header["text"])
+        return header, body
+
+    def _reason(self, error: Exception) -> str:
+        if isinstance(error, TimeoutError):
+            return f"not decoded within {self.timeout:g} s"
+        code = self._process.wait() if self._process else None
+        return f"the decoder crashed (exit code {code})"
+
+
+class _Reply:
+    """Reads one answer from a pipe before a deadline."""
+
+    def __init__(self, pipe: BinaryIO, deadline: float) -> None:
+        self._fd = pipe.fileno()
+        self._deadline = deadline
+        self._buffer = bytearray()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._fd, selectors.EVENT_READ)
+
+    def line(self) -> bytes:
+        while b"\n" not in self._buffer:
+            self._more()
+        line, _, rest = bytes(self._buffer).partition(b"\n")
+        self._buffer = bytearray(rest)
+        return line
+
+    def exactly(self, size: int) -> bytes:
+        while len(self._buffer) < size:
+            self._more()
+        self._selector.close()
+        return bytes(self._buffer)
+
+    def _more(self) -> None:
+        if not self._selector.select(max(0.0, self._deadline - time.monotonic())):
+            raise TimeoutError
+        chunk = os.read(self._fd, 1 << 20)
+        if not chunk:
+            raise EOFError
+        self._buffer += chunk
+
+
+def read_frames(
+    path: str,
+    *,
+    sampling: str,
+    frames: int,
+    start: float | None = None,
+    end: float | None = None,
+    candidate_fps: float = 1.0,
+    reader: str = "auto",
+    timeout: float = DEFAULT_TIMEOUT,
+) -> ClipFrames:
+    """Read one clip in a process of its own; for many clips keep one `DecodeWorker`."""
+    request = Request(str(path), sampling, frames, start, end, candidate_fps, reader)
+    with DecodeWorker(timeout) as worker:
+        return worker.read(request)
+
+
+def serve() -> None:
+    """The child process: answer requests until the parent closes the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library prints must not mix with the answers
+    for line in sys.stdin.buffer:
+        arguments = json.loads(line)
+        # Ends this process by signal even inside a library call, should the parent be gone.
+        signal.alarm(math.ceil(arguments.pop("limit")) + _GRACE)
+        header, body = _answer(arguments.pop("action"), arguments)
+        answers.write(json.dumps({**header, "bytes": len(body)}).encode() + b"\n")
+        answers.write(body)
+        answers.flush()
+        signal.alarm(0)
+
+
+def _answer(action: str, arguments: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    try:
+        if action == "probe":
+            return asdict(probe(arguments["path"])), b""
+        clip = decode_clip(Request(**arguments))
+    except UserError as error:
+        return {"error": type(error).__name__, "text": str(error)}, b""
+    header = {
+        "shape": clip.frames.shape,
+        "frame_index": clip.frame_index.tolist(),
+        "timestamp": clip.timestamp.tolist(),
+        "fps": clip.fps,
+        "n_frames": clip.n_frames,
+        "reader": clip.reader,
+        "rotation": clip.rotation,
+        "bad_packets": clip.bad_packets,
+    }
+    return header, clip.frames.tobytes()
