@@ -1,0 +1,1 @@
+"""From features to similarities, post-processing and retrieval metrics."""
