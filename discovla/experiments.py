@@ -92,6 +92,7 @@ class Experiments:
     tables: Mapping[str, Mapping[str, Any]]
     figures: Mapping[str, Mapping[str, Any]]
     folder: Path
+    _runs: dict[str, dict[str, Run]] = field(default_factory=dict)
 
     @classmethod
     def load(
@@ -335,12 +336,14 @@ class Experiments:
 
     def runs(self, dataset: str) -> dict[str, Run]:
         """Every run that a table or figure of this dataset needs, once."""
-        found: dict[str, Run] = {}
-        for table in [*self.tables, *self.figures]:
-            for row in self.rows(dataset, table):
-                if row.run is not None:
-                    found[row.run.run_id] = row.run
-        return found
+        if dataset not in self._runs:  # Snakemake asks once per job
+            self._runs[dataset] = {
+                row.run.run_id: row.run
+                for table in [*self.tables, *self.figures]
+                for row in self.rows(dataset, table)
+                if row.run is not None
+            }
+        return self._runs[dataset]
 
 
 def located(place: str) -> str:
