@@ -1,0 +1,286 @@
+"""Samples and batches for training and evaluation.
+
+A batch is a dict of tensors (shapes in `RetrievalDataset` and `EvalClips`); pictures stay uint8,
+the model normalises them on its device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from discovla.data.augment import draw, prepare
+from discovla.data.sampler import Key, generator
+from discovla.data.store import FrameStore
+from discovla.errors import UserError
+
+Tokenize = Callable[[list[str], int], Tensor]
+"""(texts, length) → int64 (N, length): start, words, end, zeros. open_clip's tokenizers do."""
+Batch = dict[str, Tensor]
+
+SHOWN = 5
+_CHUNK = 8192
+
+
+class PseudoCaptions(Protocol):
+    """Pseudo captions of the training frames (§3.4)."""
+
+    def for_caption(self, caption_id: str) -> Sequence[str]:
+        """One caption per frame, or KeyError."""
+        ...
+
+
+class Tokens:
+    """Token ids of many texts, computed once; equal texts are stored once.
+
+    Args:
+        texts: any number of texts.
+        tokenize: the model's tokenizer.
+        words: L, tokens per text with both marks.
+    """
+
+    def __init__(self, texts: Sequence[str], tokenize: Tokenize, words: int) -> None:
+        unique = list(dict.fromkeys(texts))
+        parts = [
+            tokenize(unique[i : i + _CHUNK], words).to(torch.int32)
+            for i in range(0, len(unique), _CHUNK)
+        ]
+        self._ids = torch.cat(parts) if parts else torch.zeros((0, words), dtype=torch.int32)
+        number = {text: n for n, text in enumerate(unique)}
+        self._rows = torch.tensor([number[text] for text in texts], dtype=torch.int64)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def ids(self, which: slice | Tensor) -> Tensor:
+        """int64 (N, L)."""
+        return self._ids[self._rows[which]].to(torch.int64)
+
+
+def token_mask(ids: Tensor) -> Tensor:
+    """True up to and with the end mark, the largest id of a text.
+
+    Never taken from `ids != 0`, because 0 is also the id of "!".
+    """
+    length = ids.argmax(dim=-1, keepdim=True) + 1
+    return torch.arange(ids.shape[-1], device=ids.device) < length
+
+
+def usable(
+    annotations: pd.DataFrame, store: FrameStore, allow_missing: bool
+) -> tuple[pd.DataFrame, list[str]]:
+    """Rows whose clip has frames, and the clips left out.
+
+    Raises:
+        UserError: clips are unknown to the store; or failed, and `allow_missing` is False.
+    """
+    clips = list(dict.fromkeys(annotations["clip_id"]))
+    unknown = [c for c in clips if c not in store and c not in store.failed]
+    if unknown:
+        raise UserError(
+            f"{len(unknown)} clips are not in the frame store ({_some(unknown)}): it was made from "
+            "other annotations. Run the rule sample_frames again."
+        )
+    failed = [c for c in clips if c in store.failed]
+    if failed and not allow_missing:
+        reasons = "".join(f"\n  {c!r}: {store.failed[c]}" for c in failed[:SHOWN])
+        raise UserError(
+            f"{len(failed)} of {len(clips)} clips have no frames:{reasons}\nMend the videos, or "
+            "set allow_missing: true in config/config.yaml; results then list what was left out."
+        )
+    kept = annotations[~annotations["clip_id"].isin(failed)].reset_index(drop=True)
+    if kept.empty:
+        raise UserError("no clip of this split has frames")
+    return kept, failed
+
+
+class RetrievalDataset(Dataset[Batch]):
+    """Training pairs of a video and one of its captions.
+
+    Args:
+        annotations: rows of the training split.
+        store: frames of their clips.
+        tokenize: the model's tokenizer.
+        words: L.
+        image_size: S.
+        augment: `randaugment` or `none`.
+        captions: pseudo captions, if the losses read them.
+        train_captions: `all` captions of a video are pairs, or only its `first`.
+        seed: of the run; with epoch and sample it decides every augmentation, so that the number
+            of loader processes changes nothing.
+        allow_missing: leave clips without frames out, in `excluded`.
+
+    Each item, without the leading B of a batch:
+        text_ids (B, L) int64, text_mask (B, L) bool, video (B, F, 3, S, S) uint8,
+        video_mask (B, F) bool, video_index (B,) int64, equal for pairs of one clip; with pseudo
+        captions also frame_text_ids (B, F, L) int64 and frame_text_mask (B, F, L) bool.
+
+    Raises:
+        UserError: clips without frames, or pairs without pseudo captions; the first five are named.
+    """
+
+    def __init__(
+        self,
+        annotations: pd.DataFrame,
+        store: FrameStore,
+        tokenize: Tokenize,
+        words: int,
+        image_size: int,
+        *,
+        augment: str = "none",
+        captions: PseudoCaptions | None = None,
+        train_captions: str = "all",
+        seed: int = 0,
+        allow_missing: bool = False,
+    ) -> None:
+        if augment not in ("randaugment", "none"):
+            raise UserError(f"augment is {augment!r}; allowed: randaugment, none")
+        if train_captions not in ("all", "first"):
+            raise UserError(f"train_captions is {train_captions!r}; allowed: all, first")
+        if train_captions == "first":
+            annotations = annotations.drop_duplicates("clip_id")
+        pairs, self.excluded = usable(annotations, store, allow_missing)
+        self.clip_ids: list[str] = pairs["clip_id"].tolist()
+        self.caption_ids: list[str] = pairs["caption_id"].tolist()
+        self.store, self.image_size = store, image_size
+        self.augmented, self.seed = augment == "randaugment", seed
+        number = {clip: n for n, clip in enumerate(dict.fromkeys(self.clip_ids))}
+        self._video_index = torch.tensor([number[clip] for clip in self.clip_ids])
+        self._text = Tokens(pairs["caption"].tolist(), tokenize, words)
+        self._frame_text: Tokens | None = None
+        if captions is not None:
+            texts = _pseudo_captions(captions, self.caption_ids, store.frames)
+            self._frame_text = Tokens(texts, tokenize, words)
+
+    def __len__(self) -> int:
+        return len(self.clip_ids)
+
+    def __getitem__(self, key: int | Key) -> Batch:
+        epoch, sample = (0, key) if isinstance(key, int) else key
+        steps = draw(generator(self.seed, "augment", epoch, sample)) if self.augmented else ()
+        frames = prepare(self.store.clip(self.clip_ids[sample]), self.image_size, steps)
+        ids = self._text.ids(torch.tensor([sample]))[0]
+        item = {
+            "text_ids": ids,
+            "text_mask": token_mask(ids),
+            "video": torch.from_numpy(frames),
+            "video_mask": torch.ones(len(frames), dtype=torch.bool),
+            "video_index": self._video_index[sample],
+        }
+        if self._frame_text is not None:
+            count = self.store.frames
+            ids = self._frame_text.ids(slice(sample * count, (sample + 1) * count))
+            item |= {"frame_text_ids": ids, "frame_text_mask": token_mask(ids)}
+        return item
+
+
+def _pseudo_captions(
+    captions: PseudoCaptions, caption_ids: Sequence[str], frames: int
+) -> list[str]:
+    """F captions of every pair in turn; `UserError` names the first pairs that lack them."""
+    texts: list[str] = []
+    lacking = []
+    for caption_id in caption_ids:
+        try:
+            found = captions.for_caption(caption_id)
+        except KeyError:
+            found = []
+        if len(found) != frames:
+            lacking.append(f"{caption_id!r} ({len(found)} of {frames})")
+        texts.extend(found)
+    if lacking:
+        raise UserError(
+            f"{len(lacking)} of {len(caption_ids)} training pairs have not a pseudo caption for "
+            f"every frame: {_some(lacking)}. Make the captions again from these annotations and "
+            "frames (rule merge_captions)."
+        )
+    return texts
+
+
+class EvalClips(Dataset[Batch]):
+    """The videos of a split, each once, in the order of the annotations.
+
+    Args:
+        annotations: rows of one split.
+        store: frames of their clips.
+        image_size: S.
+        allow_missing: leave clips without frames out, in `excluded`.
+    """
+
+    def __init__(
+        self,
+        annotations: pd.DataFrame,
+        store: FrameStore,
+        image_size: int,
+        *,
+        allow_missing: bool = False,
+    ) -> None:
+        pairs, self.excluded = usable(annotations, store, allow_missing)
+        self.clip_ids: list[str] = list(dict.fromkeys(pairs["clip_id"]))
+        self.store, self.image_size = store, image_size
+
+    def __len__(self) -> int:
+        return len(self.clip_ids)
+
+    def __getitem__(self, number: int) -> Batch:
+        frames = prepare(self.store.clip(self.clip_ids[number]), self.image_size)
+        mask = torch.ones(len(frames), dtype=torch.bool)
+        return {"video": torch.from_numpy(frames), "video_mask": mask}
+
+    def batches(self, size: int, workers: int = 0) -> DataLoader[Batch]:
+        """Batches in order: video (B, F, 3, S, S) uint8 and video_mask (B, F) bool."""
+        return DataLoader(self, batch_size=size, num_workers=workers, collate_fn=collate)
+
+
+class EvalTexts(Dataset[Batch]):
+    """The captions of a split, in the order of the annotations.
+
+    Args:
+        annotations: rows of one split.
+        tokenize: the model's tokenizer.
+        words: L.
+        clip_ids: the videos they are matched with; captions of other clips are left out. None for
+            a bank of captions without videos.
+    """
+
+    def __init__(
+        self,
+        annotations: pd.DataFrame,
+        tokenize: Tokenize,
+        words: int,
+        clip_ids: Sequence[str] | None = None,
+    ) -> None:
+        self.truth: Tensor | None = None
+        """(T,) int64: which of `clip_ids` each caption belongs to."""
+        if clip_ids is not None:
+            row = {clip: n for n, clip in enumerate(clip_ids)}
+            annotations = annotations[annotations["clip_id"].isin(row)]
+            self.truth = torch.tensor([row[clip] for clip in annotations["clip_id"]])
+        self.caption_ids: list[str] = annotations["caption_id"].tolist()
+        self._tokens = Tokens(annotations["caption"].tolist(), tokenize, words)
+
+    def __len__(self) -> int:
+        return len(self.caption_ids)
+
+    def __getitem__(self, number: int) -> Batch:
+        ids = self._tokens.ids(torch.tensor([number]))[0]
+        return {"text_ids": ids, "text_mask": token_mask(ids)}
+
+    def batches(self, size: int) -> DataLoader[Batch]:
+        """Batches in order: text_ids (B, L) int64 and text_mask (B, L) bool."""
+        return DataLoader(self, batch_size=size, collate_fn=collate)
+
+
+def collate(items: Sequence[Mapping[str, Tensor]]) -> Batch:
+    """Stack the items of a batch; clips of one batch have one size by then."""
+    return {name: torch.stack([item[name] for item in items]) for name in items[0]}
+
+
+def _some(names: Sequence[str]) -> str:
+    more = ", …" if len(names) > SHOWN else ""
+    return ", ".join(map(str, names[:SHOWN])) + more
