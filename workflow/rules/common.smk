@@ -63,6 +63,10 @@ def source_files(wildcards):
     return [root] if root else []
 
 
+def root_of(wildcards):
+    return EXPERIMENTS.root(wildcards.dataset)
+
+
 def shards_of(dataset):
     n = EXPERIMENTS.dataset(dataset)["shards"]
     return [f"{i}-of-{n}" for i in range(1, n + 1)]

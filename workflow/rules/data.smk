@@ -11,10 +11,8 @@ rule check:
         "logs/{dataset}/check.log",
     conda:
         "../../environment.yml"
-    params:
-        allow=allow_missing,
-    shell:
-        "python -m discovla check {wildcards.dataset} --output {output} {params.allow} > {log} 2>&1"
+    script:
+        "../scripts/check_data.py"
 
 
 rule annotations:
@@ -29,7 +27,7 @@ rule annotations:
     conda:
         "../../environment.yml"
     params:
-        root=lambda wildcards: EXPERIMENTS.root(wildcards.dataset),
+        root=root_of,
         rules=lambda wildcards: EXPERIMENTS.dataset(wildcards.dataset)["rules"],
     shell:
         "python -m discovla annotations --dataset {wildcards.dataset} --root {params.root:q} "
@@ -48,10 +46,10 @@ rule clips:
     conda:
         "../../environment.yml"
     params:
-        root=lambda wildcards: EXPERIMENTS.root(wildcards.dataset),
+        root=root_of,
     shell:
-        "python -m discovla clips --dataset {wildcards.dataset} "
-        "--annotations {input.annotations} --root {params.root:q} --output {output} > {log} 2>&1"
+        "python -m discovla clips --annotations {input.annotations} --root {params.root:q} "
+        "--output {output} > {log} 2>&1"
 
 
 rule sample_frames:
@@ -71,12 +69,15 @@ rule sample_frames:
         mem_mb=4000,
         runtime=240,
     params:
-        root=lambda wildcards: EXPERIMENTS.root(wildcards.dataset),
+        root=root_of,
         frames=lambda wildcards: frame_settings(wildcards).frames,
         sampling=lambda wildcards: frame_settings(wildcards).sampling,
         fps=lambda wildcards: frame_settings(wildcards).sampling_fps,
+        reader=config["reader"],
+        timeout=config["decode_timeout"],
     shell:
         "python -m discovla sample-frames --annotations {input.annotations} --clips {input.clips} "
         "--root {params.root:q} --shard {wildcards.shard} --frames-id {wildcards.frames_id} "
         "--frames {params.frames} --sampling {params.sampling} --fps {params.fps} "
+        "--reader {params.reader} --timeout {params.timeout} "
         "--output {output} > {log} 2>&1"

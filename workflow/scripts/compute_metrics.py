@@ -2,13 +2,13 @@
 
 from discovla.files import write_json
 from discovla.retrieval.evaluate import evaluate_features
+from discovla.scripting import logged_to
 
-write_json(
-    snakemake.output[0],
-    evaluate_features(
+with logged_to(snakemake.log[0]):
+    metrics = evaluate_features(
         snakemake.input.test,
         snakemake.input.get("bank"),
         post=snakemake.wildcards.post,
         **snakemake.params.post,
-    ),
-)
+    )
+    write_json(snakemake.output[0], metrics)

@@ -3,8 +3,10 @@
 from discovla.experiments import Experiments
 from discovla.files import write_json
 from discovla.report.tables import build_row
+from discovla.scripting import logged_to
 
-wildcards = snakemake.wildcards
-experiments = Experiments.load(snakemake.config)
-row = experiments.row(wildcards.dataset, wildcards.table, wildcards.row)
-write_json(snakemake.output[0], build_row(experiments, row))
+with logged_to(snakemake.log[0]):
+    wildcards = snakemake.wildcards
+    experiments = Experiments.load(snakemake.config)
+    row = experiments.row(wildcards.dataset, wildcards.table, wildcards.row)
+    write_json(snakemake.output[0], build_row(experiments, row))

@@ -2,7 +2,10 @@
 
 from discovla.experiments import Experiments
 from discovla.report.tables import build_table, write_table
+from discovla.scripting import logged_to
 
-experiments = Experiments.load(snakemake.config)
-table = build_table(experiments, snakemake.wildcards.dataset, snakemake.wildcards.table)
-write_table(table, csv=snakemake.output.csv, md=snakemake.output.md, tex=snakemake.output.tex)
+with logged_to(snakemake.log[0]):
+    experiments = Experiments.load(snakemake.config)
+    table = build_table(experiments, snakemake.wildcards.dataset, snakemake.wildcards.table)
+    out = snakemake.output
+    write_table(table, csv=out.csv, md=out.md, tex=out.tex)

@@ -2,7 +2,9 @@
 
 from discovla.experiments import Experiments
 from discovla.report.figures import build_figure, write_figure
+from discovla.scripting import logged_to
 
-experiments = Experiments.load(snakemake.config)
-figure = build_figure(experiments, snakemake.wildcards.dataset, snakemake.wildcards.figure)
-write_figure(figure, csv=snakemake.output.csv, svg=snakemake.output.svg)
+with logged_to(snakemake.log[0]):
+    experiments = Experiments.load(snakemake.config)
+    figure = build_figure(experiments, snakemake.wildcards.dataset, snakemake.wildcards.figure)
+    write_figure(figure, csv=snakemake.output.csv, svg=snakemake.output.svg)

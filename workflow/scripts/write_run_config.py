@@ -1,5 +1,7 @@
 """Resolved settings of one run → config.json."""
 
 from discovla.files import write_json
+from discovla.scripting import logged_to
 
-write_json(snakemake.output[0], snakemake.params.config)
+with logged_to(snakemake.log[0]):
+    write_json(snakemake.output[0], snakemake.params.config)

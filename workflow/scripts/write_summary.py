@@ -2,11 +2,13 @@
 
 from discovla.experiments import Experiments
 from discovla.report.summary import write_summary
+from discovla.scripting import logged_to
 
-write_summary(
-    Experiments.load(snakemake.config),
-    "demo",
-    tables=snakemake.input.tables,
-    figure=snakemake.input.figure,
-    output=snakemake.output[0],
-)
+with logged_to(snakemake.log[0]):
+    write_summary(
+        Experiments.load(snakemake.config),
+        "demo",
+        tables=snakemake.input.tables,
+        figure=snakemake.input.figure,
+        output=snakemake.output[0],
+    )
