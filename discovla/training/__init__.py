@@ -1,0 +1,1 @@
+"""Training of one run: optimiser and schedule, resumable loop, checkpoints."""

@@ -1,0 +1,208 @@
+"""Trained tensors on disk, and a whole run opened in one call."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from discovla.errors import UserError
+from discovla.files import atomic_path, read_json
+from discovla.models.backbone import Backbone, load_backbone
+from discovla.models.retriever import Retriever, build_retriever
+from discovla.provenance import code_version
+from discovla.settings import RunSettings
+
+SCHEMA_VERSION = 1
+_CONFIG_KEYS = ("schema", "run_id", "dataset", "settings", "backbone", "frames_id", "captions_id")
+_LIBRARIES = ("torch", "open_clip", "numpy", "safetensors")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run ready to be trained or evaluated."""
+
+    config: Mapping[str, Any]
+    settings: RunSettings
+    backbone: Backbone
+    retriever: Retriever
+    step: int | None = None
+    """Steps behind the loaded adapter; None where none was loaded."""
+
+    @property
+    def run_id(self) -> str:
+        """`{method}-{backbone}-{hash}`."""
+        return str(self.config["run_id"])
+
+
+def read_run_config(path: str | Path) -> dict[str, Any]:
+    """The resolved settings of a run; raise `UserError` naming file and key if they are not."""
+    config = read_json(path)
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: a run's config.json is expected, with keys {_CONFIG_KEYS}")
+    check_run_config(config, str(path))
+    return config
+
+
+def check_run_config(config: Mapping[str, Any], where: str) -> None:
+    """Refuse a run's config with an absent key or of another schema."""
+    if absent := [key for key in _CONFIG_KEYS if key not in config]:
+        raise UserError(
+            f"{where}: key {absent[0]!r} is absent; the workflow's rule run_config "
+            "writes this file: remove it and run again"
+        )
+    if config["schema"] != SCHEMA_VERSION:
+        raise UserError(
+            f"{where}: schema is {config['schema']!r}; this version reads {SCHEMA_VERSION}"
+        )
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device called `auto` (CUDA if there is any), `cpu`, `cuda` or `cuda:N`."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"device is {name!r}; allowed: auto, cpu, cuda, cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"device is {name!r}, but torch sees {torch.cuda.device_count()} CUDA devices; "
+            "give --device cpu, or install a torch that fits the driver"
+        )
+    return device
+
+
+def open_run(
+    config: Mapping[str, Any], *, seed: int = 0, device: str = "auto", where: str = "config.json"
+) -> Run:
+    """Backbone and model of a run before training.
+
+    Args:
+        config: content of the run's config.json.
+        seed: of the initial values of new tensors.
+        device: see `resolve_device`.
+        where: the config's file, for error messages.
+    """
+    check_run_config(config, where)
+    settings = RunSettings.from_mapping(config["settings"], where)
+    target = resolve_device(device)
+    backbone = load_backbone(config["backbone"])
+    retriever = build_retriever(settings, backbone, seed).to(target).eval()
+    return Run(config, settings, backbone, retriever)
+
+
+def trained_parameters(retriever: Retriever) -> dict[str, torch.nn.Parameter]:
+    """Trained tensors of a model by name."""
+    return {n: p for n, p in retriever.named_parameters() if p.requires_grad}
+
+
+def load_trained(
+    config_path: str | Path, adapter_path: str | Path | None, device: str = "auto"
+) -> Run:
+    """A run with its trained tensors, or, if it trains nothing, as it is.
+
+    Raises:
+        UserError: an adapter of another run, one that does not fit, or one where none belongs.
+    """
+    run = open_run(read_run_config(config_path), device=device, where=str(config_path))
+    trains = bool(trained_parameters(run.retriever))
+    if adapter_path is None:
+        if trains:
+            raise UserError(
+                f"run {run.run_id} has trained tensors; give --adapter "
+                "…/seed{s}/adapter.safetensors, which 'discovla train' writes"
+            )
+        return run
+    if not trains:
+        raise UserError(
+            f"run {run.run_id} trains nothing (method {run.settings.method}); leave --adapter out"
+        )
+    state, metadata = read_adapter(adapter_path)
+    if metadata["run_id"] != run.run_id:
+        raise UserError(
+            f"{adapter_path}: trained by run {metadata['run_id']}, but {config_path} is run "
+            f"{run.run_id}; give files of one run"
+        )
+    run.retriever.load_trainable_state(state, str(adapter_path))
+    return Run(run.config, run.settings, run.backbone, run.retriever, int(metadata["step"]))
+
+
+def load_run(
+    config_path: str | Path, adapter_path: str | Path | None = None, device: str = "auto"
+) -> Retriever:
+    """The model of a run, ready for inference: `load_trained` without its surroundings."""
+    return load_trained(config_path, adapter_path, device).retriever
+
+
+def save_adapter(
+    path: str | Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> None:
+    """Write trained tensors (float32, CPU) with `adapter_metadata`."""
+    with atomic_path(path) as temporary:
+        save_file(dict(state), temporary, metadata=dict(metadata))
+
+
+def adapter_metadata(
+    *, run_id: str, method: str, seed: int, step: int, data_id: str, excluded: list[str]
+) -> dict[str, str]:
+    """What an adapter file says of itself; nothing in it depends on when or where it was made."""
+    return {
+        "schema": str(SCHEMA_VERSION),
+        "run_id": run_id,
+        "method": method,
+        "seed": str(seed),
+        "step": str(step),
+        "data_id": data_id,
+        "excluded": json.dumps(excluded),
+        "versions": json.dumps(versions()),
+    }
+
+
+def versions() -> dict[str, Any]:
+    """Versions of Python, of the libraries that make numbers, and of this code."""
+    from importlib.metadata import version
+
+    names = {"open_clip": "open_clip_torch"}
+    return {
+        "python": sys.version.split()[0],
+        **{name: version(names.get(name, name)) for name in _LIBRARIES},
+        "code": code_version(),
+    }
+
+
+def read_adapter(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of an adapter file.
+
+    Raises:
+        UserError: no such file, a damaged one, or one without a key of `adapter_metadata`.
+    """
+    state, metadata = read_tensors(path, "Train this run again.")
+    for key in ("schema", "run_id", "seed", "step", "data_id"):
+        if key not in metadata:
+            raise UserError(f"{path}: no {key!r} in its metadata; 'discovla train' writes adapters")
+    if metadata["schema"] != str(SCHEMA_VERSION):
+        raise UserError(
+            f"{path}: schema is {metadata['schema']}; this version reads {SCHEMA_VERSION}"
+        )
+    return state, metadata
+
+
+def read_tensors(path: str | Path, advice: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors of a safetensors file, on the CPU, and its metadata; `advice` ends the error."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file. {advice}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except SafetensorError as error:
+        raise UserError(f"{path}: damaged or no safetensors file ({error}). {advice}") from None

@@ -1,0 +1,139 @@
+"""What a training tells while it runs: curve, progress line, and how it is asked to stop."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import resource
+import signal
+import sys
+import threading
+import time
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from discovla.errors import UserError
+from discovla.files import atomic_write
+
+LOG = logging.getLogger(__name__)
+LOG_SECONDS = 10.0
+"""Time between two lines of progress where stderr is no terminal."""
+
+Row = dict[str, float]
+
+
+class Curve:
+    """Rows of curve.csv: step, lr, loss, its terms, grad_norm, samples_per_second.
+
+    Kept in memory (a row per step is little) and rewritten whole, so that the file is never half a
+    line and never ahead of the state after a restart.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[Row] = []
+
+    def resume(self, step: int) -> None:
+        """Take over the rows up to `step` of a file written before."""
+        if step == 0 or not self.path.exists():
+            return
+        with self.path.open(encoding="utf-8", newline="") as handle:
+            try:
+                rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(handle)]
+                self.rows = [row for row in rows if row["step"] <= step]
+            except (TypeError, ValueError, KeyError) as error:
+                raise UserError(f"{self.path}: damaged ({error!r}); remove it") from None
+
+    def write(self) -> None:
+        """Replace the file by all rows so far."""
+        if not self.rows:
+            return
+        with atomic_write(self.path) as handle:
+            writer = csv.DictWriter(handle, list(self.rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows({**row, "step": int(row["step"])} for row in self.rows)
+
+
+class Progress:
+    """A bar on a terminal, else a line of log every ten seconds; both with ETA and throughput."""
+
+    def __init__(self, what: str, start: int, total: int, device: torch.device) -> None:
+        self._what, self._total, self._device = what, total, device
+        self._start, self._began = start, time.monotonic()
+        self._logged = self._began
+        self._bar = tqdm(
+            desc=what,
+            initial=start,
+            total=total,
+            unit="step",
+            file=sys.stderr,
+            disable=not sys.stderr.isatty(),
+        )
+
+    def update(self, step: int, row: Row) -> None:
+        """Show that `step` steps are done; `row` is the last one of the curve."""
+        shown = {
+            "loss": f"{row['loss']:.4g}",
+            "lr": f"{row['lr']:.2e}",
+            "samples/s": f"{row['samples_per_second']:.1f}",
+            "memory": f"{max_memory(self._device) / 2**30:.2f} GiB",
+        }
+        self._bar.set_postfix(shown, refresh=False)
+        self._bar.update(step - self._bar.n)
+        now = time.monotonic()
+        if self._bar.disable and (now - self._logged >= LOG_SECONDS or step == self._total):
+            self._logged = now
+            seconds = (now - self._began) / max(1, step - self._start) * (self._total - step)
+            numbers = ", ".join(f"{name} {value}" for name, value in shown.items())
+            left = timedelta(seconds=round(seconds))
+            LOG.info("%s: step %d/%d, %s, ETA %s", self._what, step, self._total, numbers, left)
+
+    def close(self) -> None:
+        """Leave the terminal in order."""
+        self._bar.close()
+
+
+def max_memory(device: torch.device) -> int:
+    """Most bytes held so far: on the device, or resident in this process for the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+class StopRequest:
+    """SIGINT and SIGTERM while the block runs.
+
+    The first sets `requested`, so that the running step is finished and saved; the second ends the
+    program at once. Outside of the main thread signals stay as they are.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+        LOG.warning("%s: finishing the running step, then saving", signal.Signals(number).name)

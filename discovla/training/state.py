@@ -1,0 +1,103 @@
+"""What a training needs to go on exactly where it was: one safetensors file, replaced atomically.
+
+It holds the trained tensors, the optimiser's tensors and the number of steps done. Random states
+are not among it: order, augmentation and every draw are functions of the seed and the step.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from discovla.errors import UserError
+from discovla.files import atomic_path
+from discovla.training.checkpoint import read_tensors
+
+STATE_NAME = "state.safetensors"
+_MODEL = "model"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Whose training it is; a state is taken up only by the very same."""
+
+    run_id: str
+    seed: int
+    data_id: str
+
+    def to_dict(self) -> dict[str, str]:
+        """As text, for the metadata of a file."""
+        return {"run_id": self.run_id, "seed": str(self.seed), "data_id": self.data_id}
+
+
+def save_state(
+    folder: Path,
+    identity: Identity,
+    step: int,
+    parameters: Mapping[str, nn.Parameter],
+    optimiser: torch.optim.Optimizer,
+) -> None:
+    """Write everything that training after `step` steps depends on."""
+    tensors = {}
+    for name, parameter in parameters.items():
+        parts = {_MODEL: parameter, **optimiser.state.get(parameter, {})}
+        for kind, tensor in parts.items():
+            tensors[f"{kind}/{name}"] = tensor.detach().cpu().contiguous()
+    metadata = {**identity.to_dict(), "step": str(step)}
+    with atomic_path(folder / STATE_NAME) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
+
+
+def load_state(
+    folder: Path,
+    identity: Identity,
+    parameters: Mapping[str, nn.Parameter],
+    optimiser: torch.optim.Optimizer,
+) -> int:
+    """Put back what `save_state` wrote; return the steps done, 0 if there is no state.
+
+    Raises:
+        UserError: the state is damaged, or belongs to another run, seed or data.
+    """
+    path = folder / STATE_NAME
+    if not path.exists():
+        return 0
+    advice = f"Remove the folder {folder} to start this training anew."
+    tensors, metadata = read_tensors(path, advice)
+    for key, own in identity.to_dict().items():
+        if metadata.get(key) != own:
+            raise UserError(
+                f"{path}: interrupted training of {key} {metadata.get(key)}, but this is {key} "
+                f"{own}. Give another --output, or: {advice}"
+            )
+    found = {key.partition("/")[2] for key in tensors}
+    if found != parameters.keys():
+        odd = sorted(found ^ parameters.keys())
+        raise UserError(f"{path}: trained tensors differ, such as {odd[0]!r}. {advice}")
+    with torch.no_grad():
+        for key, tensor in tensors.items():
+            kind, _, name = key.partition("/")
+            _put_back(kind, tensor, parameters[name], optimiser)
+    return int(metadata["step"])
+
+
+def _put_back(
+    kind: str, tensor: Tensor, parameter: nn.Parameter, optimiser: torch.optim.Optimizer
+) -> None:
+    if kind == _MODEL:
+        parameter.copy_(tensor)
+    else:
+        # AdamW keeps its scalar step counter on the CPU, its moments beside the parameter.
+        place = parameter.device if tensor.dim() else tensor.device
+        optimiser.state[parameter][kind] = tensor.to(place)
+
+
+def remove_state(folder: Path) -> None:
+    """Delete the state of a training that has ended."""
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,261 @@
+"""The loop over steps: exact, resumable, and without waits that the arithmetic does not need."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from discovla.errors import UserError
+from discovla.models.retriever import Retriever
+from discovla.settings import RunSettings
+from discovla.training.checkpoint import adapter_metadata, save_adapter, trained_parameters
+from discovla.training.optim import Schedule, build_optimiser, clip_gradients, set_learning_rate
+from discovla.training.progress import LOG_SECONDS, Curve, Progress, Row, StopRequest
+from discovla.training.state import Identity, load_state, remove_state, save_state
+
+LOG = logging.getLogger(__name__)
+
+
+class Batches(Protocol):
+    """Training batches on the CPU, whose content depends on (seed, epoch, place) alone."""
+
+    steps_per_epoch: int
+
+    def epoch(self, epoch: int, skip: int) -> Iterator[Mapping[str, Tensor]]:
+        """The batches of an epoch after the first `skip`."""
+
+    def clip_ids(self, video_index: Tensor) -> list[str]:
+        """Ids of the clips that a batch names by `video_index`, in its order."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long a training is."""
+
+    steps_per_epoch: int
+    total_steps: int
+
+    @classmethod
+    def of(cls, samples: int, settings: RunSettings) -> Plan:
+        """Whole batches only: what is left over at the end of an epoch is dropped (App. A).
+
+        Raises:
+            UserError: not enough samples for a single batch.
+        """
+        steps = samples // settings.batch_size
+        if steps == 0:
+            raise UserError(
+                f"{samples} training samples do not fill one batch of {settings.batch_size}; "
+                "bring more data or set a smaller batch_size"
+            )
+        total = steps * settings.epochs
+        return cls(steps, min(total, settings.max_steps or total))
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A step whose numbers are still on the device."""
+
+    step: int
+    lr: float
+    numbers: Tensor
+    """Loss terms and the gradient's norm, in the order of `Trainer._names`."""
+    video_index: Tensor
+    """(B,) on the CPU: the step's clips, should it fail."""
+
+
+class Trainer:
+    """Trains one model in one process.
+
+    Args:
+        retriever: on its device; its trained tensors are changed in place.
+        settings: of the run.
+        batches: where training data come from.
+        plan: number of steps.
+        identity: run, seed and data.
+        folder: receives curve.csv, checkpoints/, state/ and at last adapter.safetensors.
+        excluded: clips left out, for the metadata.
+        save_every: steps between two savings of the state.
+        log_every: steps between two readings of the losses, each of which waits for the device.
+    """
+
+    def __init__(
+        self,
+        retriever: Retriever,
+        settings: RunSettings,
+        batches: Batches,
+        plan: Plan,
+        identity: Identity,
+        folder: Path,
+        *,
+        excluded: list[str] | None = None,
+        save_every: int = 200,
+        log_every: int = 20,
+    ) -> None:
+        self.retriever, self.settings, self.batches = retriever, settings, batches
+        self.plan, self.identity, self.folder = plan, identity, folder
+        self.excluded = excluded or []
+        self.save_every, self.log_every = save_every, log_every
+        self.parameters = trained_parameters(retriever)
+        self.device = next(iter(self.parameters.values())).device
+        self.schedule = Schedule(plan.total_steps, settings.warmup * plan.total_steps)
+        self.optimiser = build_optimiser(self.parameters, settings, retriever.lr_factors)
+        self.curve = Curve(folder / "curve.csv")
+        self._names: list[str] = []
+        self._pending: list[_Pending] = []
+        self._read_at = time.monotonic()
+
+    @property
+    def _state_folder(self) -> Path:
+        return self.folder / "state"
+
+    def fit(self) -> None:
+        """Train from the beginning, or from the saved state, to the end.
+
+        Raises:
+            UserError: a loss or gradient that is not finite, or the state of another training.
+            KeyboardInterrupt: SIGINT or SIGTERM; the state has been saved.
+        """
+        step = load_state(self._state_folder, self.identity, self.parameters, self.optimiser)
+        if step:
+            LOG.info("%s: going on after step %d of %d", self._what, step, self.plan.total_steps)
+        self.curve.resume(step)
+        progress = Progress(self._what, step, self.plan.total_steps, self.device)
+        self._read_at = time.monotonic()
+        self.retriever.train()
+        try:
+            with StopRequest() as stop:
+                self._run(step, progress, stop)
+        finally:
+            progress.close()
+            self.retriever.eval()
+        self._save_adapter(self.folder / "adapter.safetensors", self.plan.total_steps)
+        remove_state(self._state_folder)
+
+    @property
+    def _what(self) -> str:
+        return f"{self.identity.run_id} seed {self.identity.seed}"
+
+    def _run(self, step: int, progress: Progress, stop: StopRequest) -> None:
+        per_epoch, total = self.plan.steps_per_epoch, self.plan.total_steps
+        while step < total:
+            epoch, skip = divmod(step, per_epoch)
+            for batch in self.batches.epoch(epoch, skip):
+                self._step(step, batch)
+                step += 1
+                self._after_step(step, progress, stop)
+                if step == total:
+                    break
+            else:
+                assert step == (epoch + 1) * per_epoch, "an epoch has ended early"
+
+    def _step(self, step: int, batch: Mapping[str, Tensor]) -> None:
+        """Step number `step` (from 0): losses, exact gradients, clipping, AdamW."""
+        factor = self.schedule.factor(step)
+        set_learning_rate(self.optimiser, factor)
+        # Nothing random in the model may depend on the steps before: a resumed training has none.
+        torch.manual_seed(step_seed(self.identity.seed, step))
+        terms = compute_losses(self.retriever, to_device(batch, self.device), self.settings.dtype)
+        self.optimiser.zero_grad(set_to_none=True)
+        terms["loss"].backward()
+        norm = clip_gradients(self.parameters.values(), self.settings.clip_norm)
+        self.optimiser.step()
+        self.retriever.clamp_logit_scale()
+        self._names = [*terms, "grad_norm"]
+        numbers = torch.stack([*(t.detach().float() for t in terms.values()), norm.float()])
+        lr = self.settings.lr * factor
+        self._pending.append(_Pending(step + 1, lr, numbers, batch["video_index"]))
+
+    def _after_step(self, step: int, progress: Progress, stop: StopRequest) -> None:
+        """Read, save and stop where it is time to, `step` steps being done."""
+        ends_epoch = step % self.plan.steps_per_epoch == 0
+        ends = step == self.plan.total_steps
+        saves = step % self.save_every == 0 or ends_epoch or ends or stop.requested
+        late = time.monotonic() - self._read_at >= LOG_SECONDS
+        if saves or late or step % self.log_every == 0:
+            progress.update(step, self._read_numbers())
+        if ends_epoch:
+            epoch = step // self.plan.steps_per_epoch
+            self._save_adapter(self.folder / "checkpoints" / f"epoch{epoch}.safetensors", step)
+        if saves:
+            self.curve.write()
+            save_state(self._state_folder, self.identity, step, self.parameters, self.optimiser)
+        if stop.requested and not ends:
+            LOG.warning("%s: stopped after step %d; run it again to go on", self._what, step)
+            raise KeyboardInterrupt
+
+    def _read_numbers(self) -> Row:
+        """Bring the pending steps' numbers to the curve, with one wait for the device."""
+        table = torch.stack([p.numbers for p in self._pending]).tolist()
+        now = time.monotonic()
+        samples = len(self._pending) * self.settings.batch_size
+        speed = samples / max(now - self._read_at, 1e-9)
+        for pending, values in zip(self._pending, table, strict=True):
+            numbers = dict(zip(self._names, values, strict=True))
+            if not all(map(math.isfinite, values)):
+                raise UserError(self._not_finite(pending, numbers))
+            row: Row = {"step": pending.step, "lr": pending.lr, **numbers}
+            self.curve.rows.append({**row, "samples_per_second": speed})
+        self._pending.clear()
+        self._read_at = now
+        return self.curve.rows[-1]
+
+    def _not_finite(self, pending: _Pending, numbers: Mapping[str, float]) -> str:
+        terms = ", ".join(f"{name} {value:g}" for name, value in numbers.items())
+        clips = ", ".join(map(repr, self.batches.clip_ids(pending.video_index)))
+        return (
+            f"run {self._what}: not finite at step {pending.step} of {self.plan.total_steps} "
+            f"(lr {pending.lr:g}): {terms}.\nClips of the batch: {clips}.\n"
+            "Nothing has been written as done. Try a smaller lr or clip_norm, or dtype: fp32; if "
+            "it comes back at the same step, look at these clips and their captions."
+        )
+
+    def _save_adapter(self, path: Path, step: int) -> None:
+        metadata = adapter_metadata(
+            method=self.settings.method,
+            step=step,
+            excluded=self.excluded,
+            run_id=self.identity.run_id,
+            seed=self.identity.seed,
+            data_id=self.identity.data_id,
+        )
+        save_adapter(path, self.retriever.trainable_state(), metadata)
+
+
+def compute_losses(
+    retriever: Retriever, batch: Mapping[str, Tensor], dtype: str
+) -> dict[str, Tensor]:
+    """Loss and its terms; encoders under autocast for bf16, similarities and losses in float32."""
+    device = batch["video"].device.type
+    with torch.autocast(device, torch.bfloat16, enabled=dtype == "bf16"):
+        features = retriever(batch)
+    return retriever.loss_of(features, batch)
+
+
+def to_device(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """A batch on the device, captions cut to the longest of the batch.
+
+    The cut changes no number: only the end token is read, and padding comes after it.
+    """
+    moved = dict(batch)
+    for name in ("text", "frame_text"):
+        ids, mask = f"{name}_ids", f"{name}_mask"
+        if ids in moved:
+            longest = int(moved[mask].sum(-1).max())
+            moved[ids], moved[mask] = moved[ids][..., :longest], moved[mask][..., :longest]
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in moved.items()}
+
+
+def step_seed(seed: int, step: int) -> int:
+    """Seed of everything random in the model at a step."""
+    digest = hashlib.sha256(f"{seed}/step/{step}".encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
