@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -88,7 +89,7 @@ def read_state_dict(path: Path, where: str) -> dict[str, Tensor]:
         if names is None:
             state = load_file(path)
         elif any("/code/" in name for name in names):
-            state = torch.jit.load(path, map_location="cpu").state_dict()
+            state = _read_archive(path)
         else:
             raise UserError(
                 f"{where}.weights: {path} is a pickle of PyTorch, which can run code when read "
@@ -100,6 +101,13 @@ def read_state_dict(path: Path, where: str) -> dict[str, Tensor]:
             "archive or a safetensors file is expected. Fetch it again if it is one."
         ) from None
     return {n: t.float() for n, t in state.items() if n not in _ARCHIVE_EXTRAS}
+
+
+def _read_archive(path: Path) -> dict[str, Tensor]:
+    with warnings.catch_warnings():
+        # torch has deprecated TorchScript, but OpenAI ships its weights in no other form.
+        warnings.simplefilter("ignore", FutureWarning)
+        return torch.jit.load(path, map_location="cpu").state_dict()
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str, where: str) -> None:

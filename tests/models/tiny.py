@@ -67,7 +67,7 @@ def backbone(seed: int = 0) -> Backbone:
     generator = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():
         for parameter in built.clip.parameters():
-            if parameter.dim() == 1 or parameter.shape[0] == CONTEXT:
+            if parameter.dim() == 1 or parameter.shape[:1] == (CONTEXT,):
                 parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
     return built
 
