@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,7 @@ def load_backbone(spec: Mapping[str, Any]) -> Backbone:
             f"{where}: the tokenizer has {tokenizer.vocab_size} tokens, the model {vocabulary}; "
             f"set {name}.tokenizer to the merges file that the weights were trained with"
         )
-    return Backbone(**{**vars(backbone), "tokenizer": tokenizer})
+    return replace(backbone, tokenizer=tokenizer)
 
 
 def build_backbone(

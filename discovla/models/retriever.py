@@ -69,7 +69,7 @@ class Retriever(nn.Module):
             mask: (B, F), nonzero where a frame counts in the mean.
         """
         if video.dtype == torch.uint8:
-            video = (video.float() / 255 - self.pixel_mean) / self.pixel_std
+            video = video.float().div_(255).sub_(self.pixel_mean).div_(self.pixel_std)
         frames = encode_frames(self.clip, self.method, video, mask)
         return VideoFeatures(frames, self.method.pool(frames, mask))
 
