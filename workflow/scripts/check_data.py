@@ -1,11 +1,11 @@
 """A dataset's files, videos and weights → check.json, or one message with all that is missing."""
 
-from discovla.data.check import check_for_workflow
+from discovla.data.configured import check_configured, judge_configured
 from discovla.experiments import Experiments
 from discovla.files import write_json
 from discovla.scripting import logged_to
 
 with logged_to(snakemake.log[0]):
     experiments = Experiments.load(snakemake.config)
-    report = check_for_workflow(experiments, snakemake.wildcards.dataset)
-    write_json(snakemake.output[0], report)
+    report = check_configured(experiments, snakemake.wildcards.dataset)
+    write_json(snakemake.output[0], judge_configured(experiments, report))
