@@ -226,12 +226,13 @@ def allow_missing(wildcards):
     return "--allow-missing" if EXPERIMENTS.config["allow_missing"] else ""
 
 
-def explain_failures(log_file):
+def explain_failures(log_files):
     """Print the last error of every failed job, so that it stands last on the screen."""
-    text = Path(str(log_file)).read_text(encoding="utf-8", errors="replace")
-    for path in dict.fromkeys(re.findall(r"^\s*log: (\S+)", text, flags=re.MULTILINE)):
-        name = Path(path)
-        if name.exists() and re.search(r"Error in rule", text):
-            found = name.read_text(encoding="utf-8", errors="replace").rpartition("error: ")
+    paths = [log_files] if isinstance(log_files, str) else log_files
+    text = "".join(Path(path).read_text(encoding="utf-8", errors="replace") for path in paths)
+    failed = re.findall(r"^Error in rule .*?^    log: (\S+)", text, re.MULTILINE | re.DOTALL)
+    for path in dict.fromkeys(failed):
+        if Path(path).exists():
+            found = Path(path).read_text(encoding="utf-8", errors="replace").rpartition("error: ")
             if found[1]:
                 print(f"\n{found[2].strip()}\n(log: {path})", file=sys.stderr)
