@@ -87,7 +87,7 @@ class Features:
 
 
 def read_features(path: str | Path) -> Features:
-    """Features of a split: `text`, `video`, `truth`, `logit_scale` (see docs/formats.md)."""
+    """Features of a split: `text`, `video`, `truth`, `logit_scale`."""
     features = _read(path, {"text": 2, "video": 2, "truth": 1, "logit_scale": 0})
     text, video = features.tensors["text"], features.tensors["video"]
     if text.shape[1] != video.shape[1]:
