@@ -31,7 +31,7 @@ class PseudoCaptions(Protocol):
     """Pseudo captions of the training frames (§3.4)."""
 
     def for_caption(self, caption_id: str) -> Sequence[str]:
-        """One caption per frame, or KeyError."""
+        """One caption per frame; UserError if there are none."""
         ...
 
 
@@ -188,7 +188,7 @@ def _pseudo_captions(
     for caption_id in caption_ids:
         try:
             found = captions.for_caption(caption_id)
-        except KeyError:
+        except UserError:
             found = []
         if len(found) != frames:
             lacking.append(f"{caption_id!r} ({len(found)} of {frames})")

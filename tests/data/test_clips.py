@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from discovla.data.clips import SCHEMA, VideoIndex, read_clips, write_clips
+from discovla.data.names import VIDEO_SUFFIXES, split_name, stem_of
+from discovla.errors import UserError
+from tests.data.conftest import World
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("video0.mp4", "video0"),
+        ("0017_Pianist_00.23.28.872-00.23.34.843.avi", "0017_Pianist_00.23.28.872-00.23.34.843"),
+        ("1@N01_2_ab.MOV.mp4", "1@N01_2_ab"),
+        ("1@N01_2_ab..mp4", "1@N01_2_ab"),
+        ("1@N01_2_ab.", "1@N01_2_ab"),
+        ("1@N01_2_ab.3gpp", "1@N01_2_ab"),
+        ("notes.txt", "notes.txt"),
+        (".mp4", ".mp4"),
+    ],
+)
+def test_stems(name: str, stem: str) -> None:
+    assert stem_of(name) == stem
+
+
+@given(st.text(min_size=1), st.lists(st.sampled_from([".", *VIDEO_SUFFIXES]), max_size=3))
+def test_suffixes_go_however_many(stem: str, suffixes: list[str]) -> None:
+    bare = stem_of(stem)
+    assert stem_of(bare) == bare
+    assert stem_of(stem + "".join(suffixes).upper().lower()) in (bare, stem_of(stem + "."))
+
+
+def test_index_prefers_plain_containers_and_compares_case(tmp_path: Path) -> None:
+    for name in ("b/Abc.avi", "a/Abc.mp4", "a/ABC.webm", "x.json", ".hidden.mp4", ".h/y.mp4", "z."):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    index = VideoIndex(tmp_path)
+    assert index.find(["Abc"]) == "a/Abc.mp4"
+    assert index.find(["ABC"]) == "a/ABC.webm"
+    assert index.find(["none", "z"]) == "z."
+    assert [index.find([stem]) for stem in ("abc", "x", ".hidden", "y")] == [None] * 4
+    assert len(index) == 3
+    assert split_name("Abc.AVI") == ("Abc", ".avi")
+
+
+def test_index_follows_links_but_not_for_ever(tmp_path: Path) -> None:
+    disk, root = tmp_path / "disk", tmp_path / "root"
+    disk.mkdir()
+    root.mkdir()
+    (disk / "v.mp4").touch()
+    (root / "videos").symlink_to(disk)
+    (disk / "loop").symlink_to(root)
+    assert VideoIndex(root).find(["v"]) == "videos/v.mp4"
+    assert len(VideoIndex(tmp_path / "absent")) == 0
+
+
+def test_no_id_leads_out_of_the_root(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (tmp_path / "secret.mp4").touch()
+    index = VideoIndex(root)
+    assert index.find(["../secret", str(tmp_path / "secret"), "secret", "..", ""]) is None
+
+
+def test_clips_of_a_world(world: World) -> None:
+    clips = world.clips.set_index("clip_id")
+    assert clips["status"].value_counts().to_dict() == {"ok": 10, "missing": 1, "unreadable": 1}
+    assert clips.loc["../../outside", "status"] == "missing"
+    assert str(world.root) in clips.loc["../../outside", "error"]
+    assert "Replace the file" in clips.loc["broken", "error"]
+    row = clips.loc["clip 3"]
+    assert (row["width"], row["height"], row["fps"], row["n_frames"]) == (64, 48, 4.0, 22)
+    assert row["path"] == "videos/clip 3.mp4"
+    assert row["bytes"] == (world.root / row["path"]).stat().st_size
+
+
+def test_round_trip(world: World, tmp_path: Path) -> None:
+    path = tmp_path / "clips.parquet"
+    write_clips(world.clips, path, "d")
+    back = read_clips(path)
+    assert list(back.columns) == SCHEMA.names
+    assert back["clip_id"].tolist() == world.clips["clip_id"].tolist()
+    assert back["status"].tolist() == world.clips["status"].tolist()
+    path.write_bytes(b"PAR1" + b"\0" * 40)
+    with pytest.raises(UserError, match=r"clips\.parquet: cannot be read as a table of clips"):
+        read_clips(path)

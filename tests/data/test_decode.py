@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from discovla.data.decode import DecodeError, Request, decode_clip, probe
+from discovla.data.sampling import SamplingError, sample
+from discovla.data.worker import DecodeWorker, read_frames
+from discovla.errors import UserError
+from tests.data.videos import number_of, write_video
+
+Shared = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_video(tmp_path_factory.mktemp("v") / "-v: a%d.mp4", n_frames=32, fps=8)
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[DecodeWorker]:
+    with DecodeWorker(30) as process:
+        yield process
+
+
+@pytest.mark.parametrize("reader", ["auto", "pyav", "decord"])
+@pytest.mark.parametrize("sampling", ["released", "uniform"])
+def test_frames_are_those_of_the_rule(video: Path, reader: str, sampling: str) -> None:
+    clip = decode_clip(Request(str(video), sampling, 6, reader=reader))
+    assert (clip.n_frames, clip.fps, clip.bad_packets) == (32, 8.0, 0)
+    assert clip.frames.shape == (6, 48, 64, 3)
+    expected = sample(sampling, n_frames=32, fps=8, frames=6)
+    assert clip.frame_index.tolist() == expected.tolist()
+    assert [number_of(frame) for frame in clip.frames] == expected.tolist()
+    assert np.allclose(clip.timestamp, expected / 8)
+    assert clip.reader == ("decord" if reader == "decord" else "pyav")
+
+
+def test_segment_and_what_lies_behind_it(video: Path) -> None:
+    clip = decode_clip(Request(str(video), "released", 4, start=1.0, end=2.0))
+    assert [number_of(frame) for frame in clip.frames] == [8, 10, 13, 16]
+    assert clip.n_frames == 17  # nothing behind the end was decoded
+    whole = decode_clip(Request(str(video), "released", 4, start=0.0, end=31.0))
+    assert [number_of(frame) for frame in whole.frames] == [0, 8, 16, 24]
+    with pytest.raises(SamplingError, match=r"starts at 9 s, the video ends at 4\.00 s"):
+        decode_clip(Request(str(video), "released", 4, start=9.0, end=12.0))
+
+
+def test_probe(video: Path) -> None:
+    header = probe(str(video))
+    assert (header.width, header.height, header.fps, header.n_frames) == (64, 48, 8.0, 32)
+
+
+def test_unknown_reader(video: Path) -> None:
+    with pytest.raises(UserError, match="allowed: auto, pyav, decord"):
+        decode_clip(Request(str(video), "released", 4, reader="opencv"))
+
+
+def test_no_video_is_a_one_line_error(tmp_path: Path, worker: DecodeWorker) -> None:
+    for content in (b"", b"text, no video", b"ffconcat version 1.0\nfile '/etc/hosts'\n"):
+        path = tmp_path / "bad.mp4"
+        path.write_bytes(content)
+        with pytest.raises(DecodeError) as caught:
+            worker.read(Request(str(path), "released", 4))
+        assert str(path) in str(caught.value)
+        assert "allow_missing" in str(caught.value)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(DecodeError, match="No such file"):
+        worker.read(Request(str(tmp_path / "absent.mp4"), "released", 4))
+
+
+# Real files
+
+
+MEASURED = {  # frames by decoding, bad packets, rotation; shared/videos/README.md
+    "decord_corrupted.mp4": (49, 1, 0),
+    "derived/derived_editlist_discard.mp4": (70, 0, 0),
+    "derived/derived_truncated_faststart.mp4": (75, 1, 0),
+    "derived/derived_zeroed_middle.mp4": (110, 10, 0),
+    "moviepy_no_duration.webm": (74, 0, 0),
+    "moviepy_bitmap.mp4": (5, 0, 0),
+    "mp4parser_MOV00006.3gp": (222, 0, 0),
+    "streamio_weird_aspect.small.mpg": (36, 0, 0),
+    "decord_video_90.mov": (3, 0, -90),
+    "torchcodec_nasa_13013.mp4": (390, 0, 0),
+}
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_real_files_are_counted_by_decoding(shared: Shared, name: str) -> None:
+    clip = decode_clip(Request(str(shared(f"videos/{name}")), "released", 12))
+    assert (clip.n_frames, clip.bad_packets, clip.rotation) == MEASURED[name]
+    assert clip.frame_index[-1] < clip.n_frames
+
+
+@pytest.mark.parametrize("turn", ["0", "90", "180", "270"])
+def test_real_files_are_upright_and_equal_to_decord(shared: Shared, turn: str) -> None:
+    path = str(shared(f"videos/decord_video_{turn}.mov"))
+    ours = decode_clip(Request(path, "released", 3))
+    theirs = decode_clip(Request(path, "released", 3, reader="decord"))
+    assert theirs.reader == "decord"
+    assert np.array_equal(ours.frames, theirs.frames)
+    header = probe(path)
+    assert ours.frames.shape[1:3] == (header.height, header.width)
+
+
+def test_where_decord_fails_pyav_reads(shared: Shared) -> None:
+    path = str(shared("videos/torchcodec_av1_video.mkv"))
+    clip = decode_clip(Request(path, "released", 12, reader="decord"))
+    assert (clip.reader, clip.n_frames) == ("pyav", 125)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "streamio_broken.mp4",
+        "streamio_empty.flv",
+        "mp4parser_example-sans-amf0.mp4",
+        "derived/derived_truncated_moov_missing.mp4",
+    ],
+)
+def test_real_broken_files(shared: Shared, worker: DecodeWorker, name: str) -> None:
+    path = str(shared(f"videos/{name}"))
+    for action in (worker.probe, lambda p: worker.read(Request(p, "released", 12))):
+        with pytest.raises(DecodeError, match="Replace the file"):
+            action(path)
+
+
+# The process
+
+
+def test_worker_gives_the_same_as_the_function(video: Path, worker: DecodeWorker) -> None:
+    request = Request(str(video), "uniform", 5)
+    here, there = decode_clip(request), worker.read(request)
+    assert np.array_equal(here.frames, there.frames)
+    assert np.array_equal(here.frame_index, there.frame_index)
+    assert np.array_equal(here.timestamp, there.timestamp)
+    assert (here.fps, here.n_frames, here.reader) == (there.fps, there.n_frames, there.reader)
+    assert worker.probe(str(video)) == probe(str(video))
+    assert np.array_equal(read_frames(str(video), sampling="uniform", frames=5).frames, here.frames)
+
+
+def test_hang_is_killed_and_the_next_file_is_read(tmp_path: Path, video: Path) -> None:
+    pipe = tmp_path / "hangs.mp4"
+    os.mkfifo(pipe)  # opening it blocks for ever
+    with DecodeWorker(1.0) as worker:
+        before = time.monotonic()
+        with pytest.raises(DecodeError, match="not decoded within 1 s"):
+            worker.read(Request(str(pipe), "released", 4))
+        assert time.monotonic() - before < 5
+        worker.timeout = 30
+        assert worker.read(Request(str(video), "released", 4)).n_frames == 32
+
+
+def test_crash_is_reported_and_the_next_file_is_read(tmp_path: Path, video: Path) -> None:
+    pipe = tmp_path / "crashes.mp4"
+    os.mkfifo(pipe)
+    with DecodeWorker(30) as worker:
+        worker.probe(str(video))
+        process = worker._process
+        assert process is not None
+        killer = subprocess.Popen(["sh", "-c", f"sleep 0.3; kill -SEGV {process.pid}"])
+        with pytest.raises(DecodeError, match=f"crashed .exit code {-signal.SIGSEGV}"):
+            worker.probe(str(pipe))
+        killer.wait()
+        assert worker.probe(str(video)).width == 64
+
+
+def test_worker_imports_neither_torch_nor_pandas() -> None:
+    code = (
+        "import sys, json; import discovla.data.worker; "
+        "print(json.dumps(sorted({'torch', 'pandas', 'pyarrow'} & set(sys.modules))))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert json.loads(found.stdout) == []
+
+
+def test_time_limit_must_be_positive() -> None:
+    with pytest.raises(UserError, match="above 0"):
+        DecodeWorker(0)
+
+
+def test_a_playlist_reaches_no_network(tmp_path: Path, worker: DecodeWorker) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        path = tmp_path / "list.m3u8"
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/x.ts"
+        path.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{url}\n#EXT-X-ENDLIST\n")
+        with pytest.raises(DecodeError):
+            worker.probe(str(path))
+        with pytest.raises(TimeoutError):
+            server.accept()
