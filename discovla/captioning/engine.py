@@ -1,0 +1,61 @@
+"""What a captioner offers, and what counts as an answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: A run of words said again and again: one word four times, two to twelve words three times.
+_LOOP = re.compile(r"(?<!\S)(?:(\S+)(?: \1){3}|(\S+(?: \S+){1,11}?)(?: \2){2})(?!\S)")
+
+
+@dataclass(frozen=True)
+class Caption:
+    """One answer of a captioner."""
+
+    text: str
+    n_tokens: int
+    """Tokens generated, the end mark not counted."""
+    finish_reason: str
+    """`stop` = the model ended its answer, `length` = it was cut off."""
+
+
+class Captioner(Protocol):
+    """Anything that answers prompts about images."""
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the answers: engine, model, revision, dtype, decoding (plain JSON)."""
+        ...
+
+    def caption(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        prompts: Sequence[str],
+        *,
+        second_try: bool = False,
+    ) -> list[Caption]:
+        """Answer `prompts[i]` about `images[i]`, in this order.
+
+        Args:
+            images: uint8 RGB of shape (H, W, 3). The *same object* given for several prompts is
+                encoded once.
+            prompts: plain text, without the model's own conversation marks.
+            second_try: decode so that an answer that came out empty or in a loop can change.
+        """
+        ...
+
+
+def fault_of(text: str) -> str | None:
+    """`empty` or `repeated` if a caption is of no use, else None.
+
+    Repeated means that the model ran into a loop, such as "a red a red a red".
+    """
+    words = text.split()
+    if not words:
+        return "empty"
+    return "repeated" if _LOOP.search(" ".join(words).lower()) else None

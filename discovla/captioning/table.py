@@ -1,0 +1,245 @@
+"""The table of pseudo captions: one row per (video caption, frame), complete and in order.
+
+Shards are made side by side; `merge` joins them, and `CaptionTable` is how training reads them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from discovla.captioning.completeness import Expected
+from discovla.data.annotations.base import of_split, read_annotations
+from discovla.data.shards import parse_shard, shard_name
+from discovla.data.tables import parse_metadata, readable, with_metadata
+from discovla.errors import UserError
+from discovla.files import atomic_path
+
+SCHEMA = pa.schema(
+    [
+        ("clip_id", pa.string()),
+        ("caption_id", pa.string()),
+        ("position", pa.int32()),
+        ("frame_index", pa.int64()),
+        ("timestamp", pa.float64()),
+        ("video_caption", pa.string()),
+        ("pseudo_caption", pa.string()),
+        ("n_tokens", pa.int32()),  # null for the authors' captions
+        ("finish_reason", pa.string()),
+        ("status", pa.string()),
+    ]
+)
+#: `retried` = of use at the second try; `empty` and `repeated` stayed so.
+STATUSES = ("ok", "retried", "empty", "repeated")
+WHAT = "a table of pseudo captions"
+#: Lists of the metadata that differ from shard to shard and are joined by `merge`.
+_JOINED = ("excluded", "absent")
+
+
+@contextmanager
+def writer(path: str | Path, metadata: Mapping[str, Any]) -> Iterator[pq.ParquetWriter]:
+    """A Parquet file of `SCHEMA` to which tables are added; it appears only when complete."""
+    schema = with_metadata(SCHEMA, metadata)
+    with atomic_path(path) as temporary:
+        handle = pq.ParquetWriter(temporary, schema, compression="zstd")
+        with handle:
+            yield handle
+
+
+def write_shard(
+    rows: Iterable[Mapping[str, Any]], path: str | Path, metadata: Mapping[str, Any]
+) -> None:
+    """Write rows (mappings by column name) and the metadata, complete or not at all."""
+    with writer(path, metadata) as handle:
+        append(handle, pa.Table.from_pylist(list(rows), schema=SCHEMA))
+
+
+def append(handle: pq.ParquetWriter, rows: pa.Table) -> None:
+    """Add rows to a file opened by `writer`."""
+    handle.write_table(rows.cast(SCHEMA).replace_schema_metadata(handle.schema.metadata))
+
+
+def read(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Rows of a shard or of a merged table.
+
+    Raises:
+        UserError: the file is absent, damaged or not such a table; it names the file.
+    """
+    with readable(path, WHAT):
+        schema = pq.read_schema(path)
+        parse_metadata(schema, path, WHAT)
+        if not schema.equals(SCHEMA):
+            raise UserError(f"{path}: columns are {schema.names}; {WHAT} has {SCHEMA.names}")
+        # Unguided captions and video captions repeat: a dictionary keeps each text once.
+        texts = [n for n in ("video_caption", "pseudo_caption") if not columns or n in columns]
+        return pq.read_table(path, columns=columns, read_dictionary=texts, memory_map=True)
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """What a shard or a merged table says of itself: captions_id, model, prompt, …"""
+    with readable(path, WHAT):
+        return parse_metadata(pq.read_schema(path), path, WHAT)
+
+
+def shards_in(folder: str | Path) -> list[Path]:
+    """All shards of a folder, `1-of-n.parquet` to `n-of-n.parquet`.
+
+    Raises:
+        UserError: there are none, some are absent, or shards of several divisions are mixed.
+    """
+    folder = Path(folder)
+    found = [path for path in folder.glob("*-of-*.parquet") if not path.name.startswith(".")]
+    if not found:
+        raise UserError(f"{folder}: no caption shards here (N-of-M.parquet); run the rule caption")
+    totals = sorted({parse_shard(path.stem)[1] for path in found})
+    if len(totals) > 1:
+        raise UserError(f"{folder}: shards of several divisions, of {totals}; keep one division")
+    names = [f"{shard_name(i, totals[0])}.parquet" for i in range(1, totals[0] + 1)]
+    absent = [name for name in names if not (folder / name).is_file()]
+    if absent:
+        raise UserError(
+            f"{folder}: {len(absent)} of {totals[0]} caption shards are missing: "
+            f"{', '.join(absent[:5])}"
+        )
+    return [folder / name for name in names]
+
+
+def merge(
+    shards: Sequence[str | Path],
+    annotations: str | Path,
+    captions_id: str,
+    output: str | Path,
+) -> dict[str, Any]:
+    """Join shards into one table, one shard in memory at a time, checking every row.
+
+    Args:
+        shards: files that `caption_shard` made.
+        annotations: the canonical annotations; their training captions must all be there.
+        captions_id: what every shard must say of itself.
+        output: the table, ordered by caption within each shard, then by position.
+
+    Returns:
+        The metadata written.
+
+    Raises:
+        UserError: shards disagree; a row is unknown, double or of other annotations; or a
+            (caption, position) pair is missing (the first five are named).
+    """
+    metadata = _common_metadata(shards, captions_id)
+    train = of_split(read_annotations(annotations), "train")
+    expected = Expected(
+        train,
+        metadata["frames_per_clip"],
+        annotations,
+        metadata["excluded"],
+        metadata["absent"],
+    )
+    with writer(output, metadata) as handle:
+        for path in shards:
+            append(handle, expected.take(read(path), path))
+        expected.check_complete()
+    return metadata
+
+
+def _common_metadata(shards: Sequence[str | Path], captions_id: str) -> dict[str, Any]:
+    """The metadata that all shards share, their lists joined."""
+    if not shards:
+        raise UserError("no caption shards to merge")
+    joined: dict[str, set[str]] = {name: set() for name in _JOINED}
+    status: Counter[str] = Counter()
+    common: dict[str, Any] = {}
+    for path in shards:
+        metadata = read_metadata(path)
+        if metadata["captions_id"] != captions_id:
+            raise UserError(
+                f"{path}: captions_id is {metadata['captions_id']}, expected {captions_id}. "
+                "Remove it and run again."
+            )
+        status.update(read(path, ["status"])["status"].to_pylist())
+        for name in _JOINED:
+            joined[name].update(metadata.pop(name))
+        common = common or metadata
+        different = [k for k in {*common, *metadata} if common.get(k) != metadata.get(k)]
+        if different:
+            name = min(different)
+            raise UserError(
+                f"{path}: {name} is {metadata.get(name)!r}, in {shards[0]} it is "
+                f"{common.get(name)!r}. Remove the one that is out of date and run again."
+            )
+    lists = {name: sorted(values) for name, values in joined.items()}
+    return {**common, **lists, "counts": {"rows": status.total(), **dict(sorted(status.items()))}}
+
+
+class CaptionTable:
+    """Random access to the pseudo captions of a merged table.
+
+    In memory are only the texts (each distinct one once) and one number per row.
+
+    Args:
+        path: a file that `merge` made.
+        captions_id, frames_id: if given, what the table must say of itself.
+
+    Raises:
+        UserError: the file is absent, damaged, of other captions or frames, or not in order.
+    """
+
+    def __init__(
+        self, path: str | Path, *, captions_id: str | None = None, frames_id: str | None = None
+    ) -> None:
+        self.path = Path(path)
+        self.metadata = read_metadata(path)
+        for name, wanted in (("captions_id", captions_id), ("frames_id", frames_id)):
+            if wanted is not None and self.metadata[name] != wanted:
+                raise UserError(
+                    f"{path}: {name} is {self.metadata[name]}, expected {wanted}. Remove it and "
+                    "run again."
+                )
+        table = read(path, ["caption_id", "position", "pseudo_caption"])
+        frames = self.frames_per_clip
+        positions = table["position"].to_numpy()
+        caption_ids = table["caption_id"].take(np.arange(0, table.num_rows, frames)).to_pylist()
+        self._row = {caption_id: n * frames for n, caption_id in enumerate(caption_ids)}
+        in_order = np.array_equal(positions, np.tile(np.arange(frames), len(caption_ids)))
+        if not in_order or len(self._row) != len(caption_ids):
+            raise UserError(f"{path}: rows are not in order; make it again with merge-captions")
+        self._texts = table["pseudo_caption"].combine_chunks()
+
+    @property
+    def frames_per_clip(self) -> int:
+        """F: captions per video caption."""
+        return int(self.metadata["frames_per_clip"])
+
+    @property
+    def excluded(self) -> frozenset[str]:
+        """Clips whose frames could not be read: they have no captions."""
+        return frozenset(self.metadata["excluded"])
+
+    @property
+    def absent(self) -> frozenset[str]:
+        """Captions that the authors' file lacks (always empty for generated captions)."""
+        return frozenset(self.metadata["absent"])
+
+    def __contains__(self, caption_id: object) -> bool:
+        return caption_id in self._row
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    def for_caption(self, caption_id: str) -> list[str]:
+        """The F pseudo captions of one video caption, by position.
+
+        Raises:
+            UserError: the table has none for it.
+        """
+        if caption_id not in self._row:
+            raise UserError(f"{self.path}: no pseudo captions for caption {caption_id!r}")
+        row = self._row[caption_id]
+        texts: list[str] = self._texts.slice(row, self.frames_per_clip).to_pylist()
+        return texts

@@ -1,0 +1,136 @@
+"""`discovla caption` and `discovla merge-captions`: pseudo captions of the training frames."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+from typing import Any
+
+from discovla.errors import UserError
+
+log = logging.getLogger(__name__)
+
+_CAPTION = """\
+Only clips of the training split are captioned. Finished work is kept in OUTPUT.parts/ while the
+command runs, so that an interrupted one goes on where it was when it is started again.
+
+examples:
+  discovla caption --frames resources/demo/frames/ID/1-of-2.arrow \\
+    --annotations resources/demo/annotations.parquet --captions-id 0123456789 --kind guided \\
+    --model discovla/demo/weights/llava --dtype fp32 --batch-size 128 \\
+    --output results/demo/captions/0123456789/1-of-2.parquet
+  discovla caption --frames 1-of-8.arrow --annotations annotations.parquet \\
+    --captions-id 0123456789 --kind released --released released_captions.json --output 1.parquet
+"""
+_MERGE = """\
+Fails, naming the first five, if a (caption, frame) pair of the training split is missing.
+
+example:
+  discovla merge-captions --shards results/demo/captions/0123456789 \\
+    --annotations resources/demo/annotations.parquet --captions-id 0123456789 \\
+    --output results/demo/captions/0123456789.parquet
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Register `caption` and `merge-captions`."""
+    parser = subparsers.add_parser(
+        "caption",
+        help="write pseudo captions for the training frames of one shard (§3.4)",
+        description="Ask LLaVA-NeXT for a caption of every training frame of one shard (§3.4), or "
+        "take the authors' captions.",
+        epilog=_CAPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_common(parser)
+    parser.add_argument(
+        "--frames", type=Path, required=True, metavar="SHARD.arrow", help="shard of frames"
+    )
+    parser.add_argument(
+        "--kind",
+        choices=("guided", "unguided", "released"),
+        required=True,
+        help="prompt with or without the video caption, or the authors' captions",
+    )
+    parser.add_argument("--model", help="Hugging Face id or folder of a LLaVA-NeXT model")
+    parser.add_argument("--revision", help="branch, tag or commit of a Hugging Face id")
+    parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="arithmetic")
+    parser.add_argument("--batch-size", type=int, default=16, help="captions generated together")
+    parser.add_argument(
+        "--max-new-tokens", type=int, default=40, help="longest answer (default: %(default)s)"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--released", type=Path, metavar="JSON", help="the authors' file, for --kind released"
+    )
+    parser.set_defaults(run=run_caption)
+
+    parser = subparsers.add_parser(
+        "merge-captions",
+        help="join the shards of pseudo captions and check that none is missing",
+        description="Join the shards of pseudo captions into one table, checking every row.",
+        epilog=_MERGE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_common(parser)
+    parser.add_argument("files", nargs="*", type=Path, metavar="SHARD", help="shards, one by one")
+    parser.add_argument(
+        "--shards", type=Path, metavar="DIR", help="folder with all shards, N-of-M.parquet"
+    )
+    parser.set_defaults(run=run_merge)
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--annotations", type=Path, required=True, metavar="PARQUET", help="canonical annotations"
+    )
+    parser.add_argument("--captions-id", required=True, metavar="ID", help="identity of the table")
+    parser.add_argument("--output", type=Path, required=True, metavar="PARQUET")
+
+
+def run_caption(args: argparse.Namespace) -> int:
+    """Caption one shard."""
+    if args.kind == "released":
+        if args.released is None:
+            raise UserError("--kind released needs --released JSON, the authors' file")
+        from discovla.captioning.released import released_shard
+
+        released_shard(
+            args.released, args.frames, args.annotations, args.output, captions_id=args.captions_id
+        )
+        return 0
+    if args.model is None:
+        raise UserError(f"--kind {args.kind} needs --model, a folder or a Hugging Face id")
+    from discovla.captioning.llava import LlavaNextCaptioner
+    from discovla.captioning.run import caption_shard
+
+    captioner = LlavaNextCaptioner(
+        args.model,
+        revision=args.revision,
+        dtype=args.dtype,
+        device=args.device,
+        max_new_tokens=args.max_new_tokens,
+        batch_size=args.batch_size,
+    )
+    caption_shard(
+        args.frames,
+        args.annotations,
+        args.kind,
+        captioner,
+        args.output,
+        captions_id=args.captions_id,
+    )
+    return 0
+
+
+def run_merge(args: argparse.Namespace) -> int:
+    """Merge shards; the counts go to the log."""
+    from discovla.captioning import table
+
+    if bool(args.files) == (args.shards is not None):
+        raise UserError("give the shards either one by one or as --shards DIR")
+    shards = args.files or table.shards_in(args.shards)
+    metadata = table.merge(shards, args.annotations, args.captions_id, args.output)
+    log.info("%s: %s", args.output, metadata["counts"])
+    return 0

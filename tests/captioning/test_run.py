@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from discovla.captioning import table
+from discovla.captioning.prompt import PROMPTS, prompt_text
+from discovla.captioning.released import released_shard
+from discovla.captioning.run import caption_shard
+from discovla.data.tables import METADATA_KEY
+from discovla.errors import UserError
+from tests.captioning.conftest import CAPTIONS_ID, FRAMES_ID, FakeCaptioner, echo
+
+
+def run(world, captioner, output="out.parquet", kind="guided", part_size=512, **options):
+    return caption_shard(
+        options.get("frames") or world.shard(),
+        world.annotations,
+        kind,
+        captioner,
+        world.folder / output,
+        captions_id=CAPTIONS_ID,
+        part_size=part_size,
+    )
+
+
+def rows(world, output="out.parquet") -> list[dict[str, Any]]:
+    return table.read(world.folder / output).to_pylist()
+
+
+@pytest.mark.parametrize("kind", ["guided", "unguided"])
+def test_rows_are_the_naive_ones(world, kind) -> None:
+    metadata = run(world, FakeCaptioner(echo), kind=kind)
+    naive = []
+    for row in world.training_captions().itertuples():
+        images = world.images(row.clip_id)
+        for position, image in enumerate(images):
+            index = world.frame_index.get(row.clip_id, range(3))[position]
+            text = echo(image, prompt_text(kind, row.caption), False).strip()
+            naive.append(
+                {
+                    "clip_id": row.clip_id,
+                    "caption_id": row.caption_id,
+                    "position": position,
+                    "frame_index": index,
+                    "timestamp": index / 10,
+                    "video_caption": row.caption,
+                    "pseudo_caption": text,
+                    "n_tokens": len(text.split()),
+                    "finish_reason": "stop",
+                    "status": "ok",
+                }
+            )
+    assert rows(world) == naive
+    assert metadata == {
+        "captions_id": CAPTIONS_ID,
+        "frames_id": FRAMES_ID,
+        "frames_per_clip": 3,
+        "kind": kind,
+        "prompt": PROMPTS[kind],
+        **FakeCaptioner(echo).describe(),
+        "excluded": ["broken"],
+        "absent": [],
+    }
+    assert table.read_metadata(world.folder / "out.parquet") == {"schema": 1, **metadata}
+
+
+def test_each_question_is_asked_once(world) -> None:
+    guided, unguided = FakeCaptioner(echo), FakeCaptioner(echo)
+    run(world, guided)
+    run(world, unguided, kind="unguided")
+    # plain: 2 distinct captions x 3 frames; the hostile one: 2 x 3; short: 1 x 2 distinct frames
+    assert len(guided.asked) == len(set(guided.asked)) == 2 * 3 + 2 * 3 + 1 * 2
+    # once per distinct frame
+    assert len(unguided.asked) == len(set(unguided.asked)) == 3 + 3 + 2
+
+
+def test_no_test_caption_is_ever_asked_about(world) -> None:
+    captioner = FakeCaptioner(echo)
+    run(world, captioner)
+    assert not any("secret" in prompt for _, prompt, _ in captioner.asked)
+    assert "exam" not in {row["clip_id"] for row in rows(world)}
+
+
+def test_same_frame_is_the_same_object(world) -> None:
+    """The engine encodes an image once if it is one object: the shard must hand it over so."""
+
+    class Watching(FakeCaptioner):
+        def caption(self, images, prompts, *, second_try=False):
+            self.objects = {id(image) for image in images}
+            return super().caption(images, prompts, second_try=second_try)
+
+    captioner = Watching(echo)
+    run(world, captioner)
+    assert len(captioner.objects) == 3 + 3 + 2
+
+
+@pytest.mark.parametrize("stop_after", [0, 1, 2])
+def test_resume_after_a_kill(world, stop_after) -> None:
+    undisturbed = FakeCaptioner(echo)
+    run(world, undisturbed, "whole.parquet", part_size=1)
+    killed = FakeCaptioner(echo, stop_after)
+    with pytest.raises(KeyboardInterrupt):
+        run(world, killed, part_size=1)
+    assert not (world.folder / "out.parquet").exists()
+    again = FakeCaptioner(echo)
+    run(world, again, part_size=1)
+    whole, resumed = (world.folder / name for name in ("whole.parquet", "out.parquet"))
+    assert resumed.read_bytes() == whole.read_bytes()
+    assert killed.asked + again.asked == undisturbed.asked
+    assert not list(world.folder.glob("*.parts"))
+
+
+def test_parts_of_other_work_are_not_taken_over(world) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(world, FakeCaptioner(lambda *_: "old", stop_after=1), part_size=1)
+
+    class Newer(FakeCaptioner):
+        def describe(self):
+            return {**super().describe(), "model": "newer"}
+
+    run(world, Newer(echo), part_size=1)
+    assert all(row["pseudo_caption"].startswith("frame") for row in rows(world))
+
+
+def test_damaged_part_is_made_again(world, caplog) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(world, FakeCaptioner(echo, stop_after=2), part_size=1)
+    (world.folder / "out.parquet.parts" / "00001.parquet").write_bytes(b"PAR1 nonsense")
+    again = FakeCaptioner(echo)
+    run(world, again, part_size=1)
+    assert "made again" in caplog.text
+    assert len({row["caption_id"] for row in rows(world)}) == 6
+
+
+def test_faulty_answers_are_retried_once_and_kept(world, caplog) -> None:
+    def say(image, prompt: str, second_try: bool) -> str:
+        if "green cross" in prompt:
+            return "" if not second_try else "better now"
+        if "blue disc" in prompt:
+            return "a red a red a red"
+        if "small disc" in prompt:
+            return "so so so so" if second_try else ""
+        return "fine"
+
+    captioner = FakeCaptioner(say)
+    with caplog.at_level(logging.WARNING):
+        run(world, captioner)
+    answers = {row["video_caption"]: (row["pseudo_caption"], row["status"]) for row in rows(world)}
+    assert answers["a green cross jumps"] == ("better now", "retried")
+    assert answers["a red ring and a blue disc"] == ("a red a red a red", "repeated")
+    assert answers["a small disc"] == ("so so so so", "repeated")
+    assert answers["a red ring moves"] == ("fine", "ok")
+    assert len(rows(world)) == 6 * 3
+    assert max(Counter((m, p) for m, p, second in captioner.asked if second).values()) == 1
+    assert "position 2: repeated" in caplog.text
+
+
+def test_empty_stays_empty_and_is_kept(world) -> None:
+    run(world, FakeCaptioner(lambda *_: ""))
+    assert {(row["pseudo_caption"], row["status"]) for row in rows(world)} == {("", "empty")}
+    assert len(rows(world)) == 6 * 3
+
+
+def test_shard_without_training_clips(world) -> None:
+    total = 64  # more shards than clips: some are empty
+    from discovla.data.shards import shard_of
+
+    taken = {shard_of(clip_id, total) for clip_id in [*world.captions, "exam"]}
+    for number in {1, 2, 3, 4, 5, 6} - taken | {shard_of("exam", total)}:
+        captioner = FakeCaptioner(echo)
+        run(world, captioner, frames=world.shard(number, total))
+        assert captioner.asked == rows(world) == []
+
+
+def test_bad_inputs(world) -> None:
+    with pytest.raises(UserError, match="guided, unguided"):
+        run(world, FakeCaptioner(echo), kind="poem")
+    with pytest.raises(UserError, match=r"none\.arrow"):
+        run(world, FakeCaptioner(echo), frames=world.folder / "none.arrow")
+
+
+def released(world, content: Any) -> dict[str, Any]:
+    path = world.folder / "released.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return released_shard(
+        path,
+        world.shard(),
+        world.annotations,
+        world.folder / "out.parquet",
+        captions_id=CAPTIONS_ID,
+    )
+
+
+def whole_file(world) -> dict[str, list[str]]:
+    return {
+        f"{row.video_id}_{row.caption}": [f"{row.caption} at {i}" for i in range(3)]
+        for row in world.training_captions().itertuples()
+    }
+
+
+def test_released_captions_join_by_the_literal_key(world, caplog) -> None:
+    content = whole_file(world)
+    removed = content.pop("-rf ../'x\"_a {caption} of </s> <image> and {0}")
+    content["-rf ../'x\"_A {caption} of </s> <image> and {0}"] = removed  # not literally equal
+    with caplog.at_level(logging.INFO):
+        metadata = released(world, content)
+    assert metadata["absent"] == ["-rf ../'x\"#0"]
+    # of 7 training captions, one of them of the broken clip
+    assert "5 of 7 training captions have a key, 2 do not; 1 keys are not used" in caplog.text
+    got = rows(world)
+    assert len(got) == 5 * 3
+    assert all(
+        row["pseudo_caption"] == f"{row['video_caption']} at {row['position']}" for row in got
+    )
+    assert {row["finish_reason"] for row in got} == {"released"}
+    assert {row["n_tokens"] for row in got} == {None}
+    # The merged table is complete without them, and says which they are.
+    out = world.folder / "merged.parquet"
+    table.merge([world.folder / "out.parquet"], world.annotations, CAPTIONS_ID, out)
+    assert table.CaptionTable(out).absent == {"-rf ../'x\"#0"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"other_key": ["a", "b", "c"]}, "no key fits.*plain_a red ring moves.*other_key"),
+        ({"plain_a red ring moves": ["a", "b"]}, "should hold 3 captions"),
+        ({"plain_a red ring moves": "abc"}, "should hold 3 captions"),
+        ([1, 2], "expected an object"),
+        ('{"plain', "not valid JSON"),
+    ],
+)
+def test_released_files_that_do_not_fit(world, content, message) -> None:
+    with pytest.raises(UserError, match=message):
+        released(world, content)
+
+
+def test_metadata_is_plain_json(world) -> None:
+    run(world, FakeCaptioner(echo))
+    stored = pq.read_schema(world.folder / "out.parquet").metadata[METADATA_KEY]
+    assert json.loads(stored)["schema"] == 1
