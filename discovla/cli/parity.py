@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         # JSON knows no infinity: a tensor that is not finite or has another shape becomes null.
         shown = {
-            case: {n: e if e != float("inf") else None for n, e in errors.items()}
+            case: {n: e if math.isfinite(e) else None for n, e in errors.items()}
             for case, errors in results.items()
         }
         json.dump({**shown, "passed": passed}, sys.stdout, indent=1, allow_nan=False)

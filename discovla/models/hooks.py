@@ -113,7 +113,7 @@ class TextInput(NamedTuple):
 
 @dataclass
 class Outputs:
-    """Features of a batch, none of them normalised (video: mean of normalised frames)."""
+    """Features of a batch in float32, none normalised (video: mean of normalised frames)."""
 
     text: Tensor
     """(B, D) video captions."""
@@ -125,10 +125,6 @@ class Outputs:
     """() exp(logit_scale) = 1/τ."""
     frame_texts: Tensor | None = None
     """(B, F, D) pseudo captions, where they are read."""
-
-    def float(self) -> Outputs:
-        """All of them in float32."""
-        return Outputs(**{n: None if t is None else t.float() for n, t in vars(self).items()})
 
 
 class Core(Protocol):

@@ -20,14 +20,17 @@ MAX_LOGIT_SCALE = math.log(100)
 
 
 class VideoFeatures(NamedTuple):
-    """Features of videos, not normalised: frames (B, F, D), pooled (B, D)."""
+    """Features of videos in float32, not normalised: frames (B, F, D), pooled (B, D)."""
 
     frames: Tensor
     pooled: Tensor
 
 
 class Retriever(nn.Module):
-    """Text and video encoders with a method's changes; only the method's choice is trainable."""
+    """Text and video encoders with a method's changes; only the method's choice is trainable.
+
+    Features leave in float32 even under autocast, so that pooling and losses are exact.
+    """
 
     def __init__(self, backbone: Backbone, method: Method) -> None:
         super().__init__()
@@ -59,7 +62,7 @@ class Retriever(nn.Module):
         return self._encode_texts(TextInput(ids, mask, joint=True))
 
     def _encode_texts(self, texts: TextInput) -> Tensor:
-        return encode_texts(self.clip, self.method, texts)
+        return encode_texts(self.clip, self.method, texts).float()
 
     def encode_video(self, video: Tensor, mask: Tensor | None = None) -> VideoFeatures:
         """Features of videos.
@@ -70,7 +73,7 @@ class Retriever(nn.Module):
         """
         if video.dtype == torch.uint8:
             video = video.float().div_(255).sub_(self.pixel_mean).div_(self.pixel_std)
-        frames = encode_frames(self.clip, self.method, video, mask)
+        frames = encode_frames(self.clip, self.method, video, mask).float()
         return VideoFeatures(frames, self.method.pool(frames, mask))
 
     def forward(self, batch: Batch) -> Outputs:
@@ -92,9 +95,9 @@ class Retriever(nn.Module):
         return self.loss_of(self(batch), batch)
 
     def loss_of(self, out: Outputs, batch: Batch) -> dict[str, Tensor]:
-        """The losses of given features, in float32 whatever the encoders' precision."""
+        """The losses of given features, outside of any autocast."""
         with torch.autocast(out.text.device.type, enabled=False):
-            return self.method.losses(out.float(), batch)
+            return self.method.losses(out, batch)
 
     @torch.no_grad()
     def clamp_logit_scale(self) -> None:

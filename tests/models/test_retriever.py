@@ -153,10 +153,13 @@ def test_losses_over_captions_need_a_method_that_reads_them() -> None:
         build_retriever(tiny.settings("lora", alpha=0.3), tiny.backbone())
 
 
-def test_half_precision_keeps_losses_in_float32() -> None:
+@torch.no_grad()
+def test_half_precision_ends_at_the_features() -> None:
     model, batch = tiny.model(), tiny.batch()
     with torch.autocast("cpu", torch.bfloat16):
-        terms = model.loss(batch)
-    exact = model.loss(batch)
-    assert terms["loss"].dtype == torch.float32
-    torch.testing.assert_close(terms["loss_vid"], exact["loss_vid"], rtol=0.1, atol=0.05)
+        out = model(batch)
+        inside = model.loss_of(out, batch)
+    assert {t.dtype for t in vars(out).values()} == {torch.float32}
+    assert torch.equal(inside["loss"], model.loss_of(out, batch)["loss"])
+    assert not torch.equal(out.frames, model(batch).frames)
+    torch.testing.assert_close(out.frames, model(batch).frames, rtol=0.1, atol=0.05)
