@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +19,10 @@ from discovla.models.backbone import Backbone, load_backbone
 from discovla.models.retriever import Retriever, build_retriever
 from discovla.provenance import code_version
 from discovla.settings import RunSettings
+from discovla.training.device import resolve_device
 
 SCHEMA_VERSION = 1
 _CONFIG_KEYS = ("schema", "run_id", "dataset", "settings", "backbone", "frames_id", "captions_id")
-_LIBRARIES = ("torch", "open_clip", "numpy", "safetensors")
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,6 @@ class Run:
     settings: RunSettings
     backbone: Backbone
     retriever: Retriever
-    step: int | None = None
-    """Steps behind the loaded adapter; None where none was loaded."""
 
     @property
     def run_id(self) -> str:
@@ -65,22 +62,6 @@ def check_run_config(config: Mapping[str, Any], where: str) -> None:
         )
 
 
-def resolve_device(name: str) -> torch.device:
-    """The device called `auto` (CUDA if there is any), `cpu`, `cuda` or `cuda:N`."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"device is {name!r}; allowed: auto, cpu, cuda, cuda:N") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(
-            f"device is {name!r}, but torch sees {torch.cuda.device_count()} CUDA devices; "
-            "give --device cpu, or install a torch that fits the driver"
-        )
-    return device
-
-
 def open_run(
     config: Mapping[str, Any], *, seed: int = 0, device: str = "auto", where: str = "config.json"
 ) -> Run:
@@ -107,8 +88,8 @@ def trained_parameters(retriever: Retriever) -> dict[str, torch.nn.Parameter]:
 
 def load_trained(
     config_path: str | Path, adapter_path: str | Path | None, device: str = "auto"
-) -> Run:
-    """A run with its trained tensors, or, if it trains nothing, as it is.
+) -> tuple[Run, dict[str, str]]:
+    """A run with its trained tensors, or, if it trains nothing, as it is; the adapter's metadata.
 
     Raises:
         UserError: an adapter of another run, one that does not fit, or one where none belongs.
@@ -121,7 +102,7 @@ def load_trained(
                 f"run {run.run_id} has trained tensors; give --adapter "
                 "…/seed{s}/adapter.safetensors, which 'discovla train' writes"
             )
-        return run
+        return run, {}
     if not trains:
         raise UserError(
             f"run {run.run_id} trains nothing (method {run.settings.method}); leave --adapter out"
@@ -133,14 +114,14 @@ def load_trained(
             f"{run.run_id}; give files of one run"
         )
     run.retriever.load_trainable_state(state, str(adapter_path))
-    return Run(run.config, run.settings, run.backbone, run.retriever, int(metadata["step"]))
+    return run, metadata
 
 
 def load_run(
     config_path: str | Path, adapter_path: str | Path | None = None, device: str = "auto"
 ) -> Retriever:
     """The model of a run, ready for inference: `load_trained` without its surroundings."""
-    return load_trained(config_path, adapter_path, device).retriever
+    return load_trained(config_path, adapter_path, device)[0].retriever
 
 
 def save_adapter(
@@ -152,30 +133,29 @@ def save_adapter(
 
 
 def adapter_metadata(
-    *, run_id: str, method: str, seed: int, step: int, data_id: str, excluded: list[str]
+    *,
+    run_id: str,
+    method: str,
+    seed: int,
+    step: int,
+    selection: str,
+    data_id: str,
+    excluded: list[str],
 ) -> dict[str, str]:
-    """What an adapter file says of itself; nothing in it depends on when or where it was made."""
+    """What an adapter file says of itself; nothing in it depends on when or where it was made.
+
+    `selection` says why it was saved: `last`, or `epoch{k}`.
+    """
     return {
         "schema": str(SCHEMA_VERSION),
         "run_id": run_id,
         "method": method,
         "seed": str(seed),
         "step": str(step),
+        "selection": selection,
         "data_id": data_id,
         "excluded": json.dumps(excluded),
-        "versions": json.dumps(versions()),
-    }
-
-
-def versions() -> dict[str, Any]:
-    """Versions of Python, of the libraries that make numbers, and of this code."""
-    from importlib.metadata import version
-
-    names = {"open_clip": "open_clip_torch"}
-    return {
-        "python": sys.version.split()[0],
-        **{name: version(names.get(name, name)) for name in _LIBRARIES},
-        "code": code_version(),
+        "versions": json.dumps(code_version()),
     }
 
 
@@ -186,7 +166,7 @@ def read_adapter(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         UserError: no such file, a damaged one, or one without a key of `adapter_metadata`.
     """
     state, metadata = read_tensors(path, "Train this run again.")
-    for key in ("schema", "run_id", "seed", "step", "data_id"):
+    for key in ("schema", "run_id", "seed", "step", "selection", "data_id"):
         if key not in metadata:
             raise UserError(f"{path}: no {key!r} in its metadata; 'discovla train' writes adapters")
     if metadata["schema"] != str(SCHEMA_VERSION):

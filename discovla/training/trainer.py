@@ -18,11 +18,13 @@ from discovla.errors import UserError
 from discovla.models.retriever import Retriever
 from discovla.settings import RunSettings
 from discovla.training.checkpoint import adapter_metadata, save_adapter, trained_parameters
+from discovla.training.device import to_device
 from discovla.training.optim import Schedule, build_optimiser, clip_gradients, set_learning_rate
 from discovla.training.progress import LOG_SECONDS, Curve, Progress, Row, StopRequest
 from discovla.training.state import Identity, load_state, remove_state, save_state
 
 LOG = logging.getLogger(__name__)
+ADAPTER_NAME = "adapter.safetensors"
 
 
 class Batches(Protocol):
@@ -138,7 +140,7 @@ class Trainer:
         finally:
             progress.close()
             self.retriever.eval()
-        self._save_adapter(self.folder / "adapter.safetensors", self.plan.total_steps)
+        self._save_adapter(self.folder / ADAPTER_NAME, self.plan.total_steps, "last")
         remove_state(self._state_folder)
 
     @property
@@ -184,8 +186,8 @@ class Trainer:
         if saves or late or step % self.log_every == 0:
             progress.update(step, self._read_numbers())
         if ends_epoch:
-            epoch = step // self.plan.steps_per_epoch
-            self._save_adapter(self.folder / "checkpoints" / f"epoch{epoch}.safetensors", step)
+            epoch = f"epoch{step // self.plan.steps_per_epoch}"
+            self._save_adapter(self.folder / "checkpoints" / f"{epoch}.safetensors", step, epoch)
         if saves:
             self.curve.write()
             save_state(self._state_folder, self.identity, step, self.parameters, self.optimiser)
@@ -219,10 +221,11 @@ class Trainer:
             "it comes back at the same step, look at these clips and their captions."
         )
 
-    def _save_adapter(self, path: Path, step: int) -> None:
+    def _save_adapter(self, path: Path, step: int, selection: str) -> None:
         metadata = adapter_metadata(
             method=self.settings.method,
             step=step,
+            selection=selection,
             excluded=self.excluded,
             run_id=self.identity.run_id,
             seed=self.identity.seed,
@@ -239,20 +242,6 @@ def compute_losses(
     with torch.autocast(device, torch.bfloat16, enabled=dtype == "bf16"):
         features = retriever(batch)
     return retriever.loss_of(features, batch)
-
-
-def to_device(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """A batch on the device, captions cut to the longest of the batch.
-
-    The cut changes no number: only the end token is read, and padding comes after it.
-    """
-    moved = dict(batch)
-    for name in ("text", "frame_text"):
-        ids, mask = f"{name}_ids", f"{name}_mask"
-        if ids in moved:
-            longest = int(moved[mask].sum(-1).max())
-            moved[ids], moved[mask] = moved[ids][..., :longest], moved[mask][..., :longest]
-    return {name: tensor.to(device, non_blocking=True) for name, tensor in moved.items()}
 
 
 def step_seed(seed: int, step: int) -> int:

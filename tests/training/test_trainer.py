@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from discovla.errors import UserError
 from discovla.training.checkpoint import read_adapter
+from discovla.training.device import to_device
 from discovla.training.optim import Schedule
 from discovla.training.state import Identity
-from discovla.training.trainer import Plan, to_device
+from discovla.training.trainer import Plan
 from tests.models import tiny
 from tests.training.fake import IDENTITY, SAMPLES, FakeBatches, trainer
 

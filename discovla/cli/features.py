@@ -1,0 +1,69 @@
+"""`discovla features`: encode a split with a trained run."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+DESCRIPTION = """\
+Encode the captions and videos of a split, or the training captions (--split bank, for QB-Norm).
+
+Writes float32 L2-normalised features `text` (T, D) and `video` (V, D), `truth` (T) = the row in
+`video` of every text, and `logit_scale`; a Parquet file beside it names the rows.
+"""
+EXAMPLE = """\
+example:
+  discovla features --config results/msrvtt/runs/RUN/config.json --split test --seed 42 \\
+      --adapter results/msrvtt/runs/RUN/seed42/adapter.safetensors \\
+      --annotations resources/msrvtt/annotations.parquet \\
+      --frames resources/msrvtt/frames/0123456789 \\
+      --output results/msrvtt/runs/RUN/seed42/features.test.safetensors
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Register `features`."""
+    parser = subparsers.add_parser(
+        "features",
+        help="encode a split with a trained run",
+        description=DESCRIPTION,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--config", required=True, metavar="FILE", help="config.json of the run")
+    add("--adapter", metavar="FILE", help="trained tensors; none for zero-shot evaluation")
+    add("--split", required=True, choices=("test", "val", "bank"))
+    add("--annotations", required=True, metavar="FILE")
+    add("--frames", metavar="DIR", help="folder of the frame store; not read for bank")
+    add("--seed", required=True, type=int, help="the seed of the adapter")
+    add("--output", required=True, metavar="FILE", help="…/features.{split}.safetensors")
+    add("--device", default="auto", help="auto (CUDA if there is any), cpu, cuda, cuda:N")
+    add("--batch-size", type=int, default=32, metavar="N", help="videos at once; %(default)s")
+    add("--workers", type=int, default=0, metavar="N", help="loader processes; %(default)s")
+    add(
+        "--allow-missing",
+        action="store_true",
+        help="leave clips without frames and their captions out (listed in the metadata)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Encode and write."""
+    from discovla.retrieval.features import extract_features
+
+    extract_features(
+        args.config,
+        args.adapter,
+        args.split,
+        args.annotations,
+        args.frames,
+        args.output,
+        seed=args.seed,
+        device=args.device,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        allow_missing=args.allow_missing,
+    )
+    return 0

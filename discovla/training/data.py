@@ -1,0 +1,158 @@
+"""Training data of a run: opened, checked against its config, and served in batches."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from discovla.captioning.table import CaptionTable
+from discovla.data.annotations.base import of_split, read_annotations, read_metadata
+from discovla.data.dataset import RetrievalDataset, Tokenize, collate
+from discovla.data.sampler import EpochSampler
+from discovla.data.store import FrameStore
+from discovla.errors import UserError
+from discovla.files import content_hash
+from discovla.models.backbone import Backbone
+from discovla.training.checkpoint import Run
+
+LOG = logging.getLogger(__name__)
+
+
+def open_annotations(
+    path: str | Path, config: Mapping[str, Any], split: str
+) -> tuple[pd.DataFrame, str]:
+    """The rows of one split, and the data_id of the whole file; `UserError` for other data."""
+    metadata = read_metadata(path)
+    if metadata["dataset"] != config["dataset"]:
+        raise UserError(
+            f"{path}: annotations of {metadata['dataset']}, but run {config['run_id']} is of "
+            f"{config['dataset']}; give files of one dataset"
+        )
+    return of_split(read_annotations(path), split), str(metadata["data_id"])
+
+
+def open_frames(folder: str | Path, config: Mapping[str, Any]) -> FrameStore:
+    """The frames that a run is defined on; `UserError` if these are others."""
+    store = FrameStore(folder, config["frames_id"])
+    if store.frames != config["settings"]["frames"]:
+        raise UserError(
+            f"{folder}: {store.frames} frames per clip; run {config['run_id']} needs "
+            f"{config['settings']['frames']}"
+        )
+    return store
+
+
+def data_identity(annotations_id: str, excluded: Sequence[str]) -> str:
+    """data_id of results on these annotations without the `excluded` clips."""
+    if not excluded:
+        return annotations_id
+    return content_hash({"annotations": annotations_id, "excluded": sorted(excluded)})
+
+
+def token_ids(backbone: Backbone) -> Tokenize:
+    """The backbone's tokenizer as data sets want it; they find the mask by the end mark."""
+    return lambda texts, words: backbone.tokenize(texts, words)[0]
+
+
+def training_set(
+    run: Run,
+    pairs: pd.DataFrame,
+    frames_dir: str | Path,
+    captions: str | Path | None,
+    *,
+    seed: int,
+    allow_missing: bool,
+) -> RetrievalDataset:
+    """The training pairs of a run.
+
+    Raises:
+        UserError: frames or pseudo captions are absent, incomplete, or those of another run.
+    """
+    settings = run.settings
+    table = None
+    if settings.needs_captions:
+        if captions is None:
+            raise UserError(
+                f"run {run.run_id} reads pseudo captions (alpha {settings.alpha:g}, beta "
+                f"{settings.beta:g}); give --captions results/{run.config['dataset']}/captions/"
+                f"{run.config['captions_id']}.parquet"
+            )
+        table = CaptionTable(
+            captions, captions_id=run.config["captions_id"], frames_id=run.config["frames_id"]
+        )
+        pairs = _with_captions(pairs, table)
+    return RetrievalDataset(
+        pairs,
+        open_frames(frames_dir, run.config),
+        token_ids(run.backbone),
+        settings.words,
+        run.backbone.image_size,
+        augment=settings.augment,
+        captions=table,
+        train_captions=settings.train_captions,
+        seed=seed,
+        allow_missing=allow_missing,
+    )
+
+
+def _with_captions(pairs: pd.DataFrame, table: CaptionTable) -> pd.DataFrame:
+    """Without the pairs that the authors' file of pseudo captions lacks, as in their code."""
+    lacking = pairs["caption_id"].isin(table.absent)
+    if not lacking.any():
+        return pairs
+    LOG.warning(
+        "%d of %d training pairs are left out: %s has no pseudo captions for them",
+        *(int(lacking.sum()), len(pairs), table.path),
+    )
+    return pairs[~lacking].reset_index(drop=True)
+
+
+class LoaderBatches:
+    """Batches of a training set (`trainer.Batches`), loaded in this or in other processes.
+
+    Args:
+        dataset: the training pairs.
+        size: B.
+        seed: of the run; with the epoch it decides the order.
+        workers: loader processes; 0 loads in this one. Their number changes nothing.
+        pin: page-locked memory, for copies to a GPU that nothing waits for.
+    """
+
+    def __init__(
+        self, dataset: RetrievalDataset, size: int, seed: int, workers: int = 0, pin: bool = False
+    ) -> None:
+        self.dataset, self.size, self.seed = dataset, size, seed
+        self.workers, self.pin = workers, pin
+        self.steps_per_epoch = len(dataset) // size
+        self._clips = list(dict.fromkeys(dataset.clip_ids))
+
+    def epoch(self, epoch: int, skip: int) -> Iterator[Mapping[str, Tensor]]:
+        """The batches of an epoch after the first `skip`."""
+        sampler = EpochSampler(len(self.dataset), self.size, self.seed, epoch, skip)
+        loader = DataLoader(
+            self.dataset,
+            batch_sampler=sampler,
+            num_workers=self.workers,
+            collate_fn=collate,
+            pin_memory=self.pin,
+            worker_init_fn=_leave_signals_to_parent,
+            prefetch_factor=2 if self.workers else None,
+        )
+        return iter(loader)
+
+    def clip_ids(self, video_index: Tensor) -> list[str]:
+        """Ids of the clips that a batch names by `video_index`, in its order."""
+        return [self._clips[number] for number in video_index.tolist()]
+
+
+def _leave_signals_to_parent(worker: int) -> None:
+    """Signals reach the whole process group; the parent still wants its batch, then stops."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

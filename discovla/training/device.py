@@ -1,0 +1,73 @@
+"""Where the arithmetic happens, and that it happens the same way twice."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from discovla.errors import UserError
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device called `auto` (CUDA if there is any), `cpu`, `cuda` or `cuda:N`."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"device is {name!r}; allowed: auto, cpu, cuda, cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"device is {name!r}, but torch sees {torch.cuda.device_count()} CUDA devices; "
+            "give --device cpu, or install a torch that fits the driver"
+        )
+    return device
+
+
+def to_device(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """A batch on the device, captions cut to the longest of the batch.
+
+    The cut changes no number: only the end token is read, and padding comes after it.
+    """
+    moved = dict(batch)
+    for name in ("text", "frame_text"):
+        ids, mask = f"{name}_ids", f"{name}_mask"
+        if ids in moved:
+            longest = int(moved[mask].sum(-1).max())
+            moved[ids], moved[mask] = moved[ids][..., :longest], moved[mask][..., :longest]
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in moved.items()}
+
+
+@contextmanager
+def reproducible(device: torch.device) -> Iterator[None]:
+    """Deterministic kernels and full float32 while the block runs.
+
+    Where CUDA has no deterministic kernel it warns and goes on.
+    """
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.backends.cudnn.benchmark,
+        torch.backends.cudnn.allow_tf32,
+        torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
+    )
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    try:
+        _set_determinism(True, True, False, False, False)
+        yield
+    finally:
+        _set_determinism(*before)
+
+
+def _set_determinism(
+    deterministic: bool, warn_only: bool, benchmark: bool, tf32: bool, fill: bool
+) -> None:
+    torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+    torch.backends.cudnn.benchmark = benchmark
+    torch.backends.cudnn.allow_tf32 = tf32
+    torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
