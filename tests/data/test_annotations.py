@@ -360,7 +360,7 @@ class TestTable:
 
     def test_data_id_changes_with_any_content(self) -> None:
         table = self.table()
-        ids = {data_id(table), data_id(table[::-1]), data_id(table, ["-rf"])}
+        ids = {data_id(table), data_id(table[::-1]), data_id(table[1:])}
         for column in ("caption", "split", "clip_id"):
             other = table.copy()
             other.loc[3, column] = "train"
@@ -369,7 +369,7 @@ class TestTable:
         other.loc[0, "end"] = float("nan")
         ids.add(data_id(other))
         assert len(ids) == 7
-        assert data_id(table, ["b", "a"]) == data_id(table, ["a", "b"]) != data_id(table)
+        assert data_id(table.copy()) == data_id(table)
 
     @pytest.mark.parametrize("damage", ["cut", "other", "absent", "rows"])
     def test_damaged_files_are_named(self, tmp_path: Path, damage: str) -> None:

@@ -6,7 +6,7 @@ Every dataset is brought into this form once; no later stage knows a dataset's o
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -137,8 +137,8 @@ def _comparable(value: Any) -> Any:
     return tuple(value) if isinstance(value, Iterable) else value
 
 
-def data_id(table: pd.DataFrame, excluded: Sequence[str] = ()) -> str:
-    """Identity of the data: the canonical rows in their order, less the `excluded` clips.
+def data_id(table: pd.DataFrame) -> str:
+    """Identity of the data: the canonical rows in their order.
 
     Two results with different data ids were not measured on the same data.
     """
@@ -146,10 +146,7 @@ def data_id(table: pd.DataFrame, excluded: Sequence[str] = ()) -> str:
         [_comparable(getattr(row, name)) for name in SCHEMA.names]
         for row in table.itertuples(index=False)
     ]
-    value: dict[str, Any] = {"rows": rows}
-    if excluded:
-        value["excluded"] = sorted(excluded)
-    return content_hash(value)
+    return content_hash(rows)
 
 
 def count(table: pd.DataFrame) -> dict[str, dict[str, int]]:
