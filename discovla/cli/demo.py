@@ -22,7 +22,7 @@ def add_parser(subparsers: Any) -> None:
     world.set_defaults(run=_run_world)
     pretrain = subparsers.add_parser(
         "demo-pretrain",
-        help="pretrain the demo's tiny CLIP and LLaVA-NeXT again (about 20 CPU minutes)",
+        help="pretrain the demo's tiny CLIP and LLaVA-NeXT again (20 to 35 CPU minutes)",
         description="Regenerate the shipped weights on one CPU thread and measure them.",
         epilog="example:\n  discovla demo-pretrain --output /tmp/demo-weights",
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -65,6 +65,7 @@ def document(
         folder,
         clip_parameters=clip_log["parameters"],
         llava_parameters=llava_log["parameters"],
+        cpu_seconds=clip_log["cpu_seconds"] + llava_log["cpu_seconds"],
     )
     return log
 

@@ -1,4 +1,4 @@
-"""Pretraining of the tiny CLIP on rendered stills (about nine CPU minutes on one thread).
+"""Pretraining of the tiny CLIP on rendered stills (9 to 15 CPU minutes on one thread).
 
 Two measures make it see shape, texture and size, not colour alone: every other batch is a *hard
 block* whose images share two colours, and a linear head on the CLS token predicts pairs of

@@ -1,4 +1,4 @@
-"""Pretraining of the tiny LLaVA-NeXT in three phases (about eleven CPU minutes on one thread).
+"""Pretraining of the tiny LLaVA-NeXT in three phases (11 to 19 CPU minutes on one thread).
 
 A. Text-only copying: from the guided prompt without image to the object names in it. Without it
    the language model never learns to take a word from the prompt, and guidance has no effect.
@@ -45,6 +45,7 @@ from discovla.demo.targets import N_TARGETS, attribute_targets
 WARMUP = 50
 WEIGHT_DECAY = 0.02
 GUIDED_SHARE = 0.7
+N_FRESH = 256
 _PLACE = "PLACE OF THE TEXT"
 
 
@@ -270,7 +271,7 @@ def pretrain_llava(
 
     model.half().save_pretrained(folder)
     processor.save_pretrained(folder)
-    fresh = draw_frames(np.random.default_rng(902), 256)
+    fresh = draw_frames(np.random.default_rng(902), max(2, round(N_FRESH * min(1, scale))))
     return {
         "seed": seed,
         "parameters": sum(p.numel() for p in model.parameters()),

@@ -25,7 +25,8 @@ _TEXT = """# Weights of the demo's tiny models
 Licence: MIT, as the rest of this project, which trained them on images it rendered itself; no
 outside data or weights went in. `training_log.json` has loss curves, accuracies, versions and time.
 
-Regenerate (about 20 CPU minutes; one thread; the last digits depend on processor and versions):
+Regenerate (one thread; these took {minutes:.0f} CPU minutes on a shared machine, a quiet one needs
+less; the last digits depend on processor and versions):
 
 ```
 discovla demo-pretrain --output DIR
@@ -38,7 +39,9 @@ discovla demo-pretrain --output DIR
 _ROW = re.compile(r"^\| `(?P<file>[^`]+)` \| \d+ \| `(?P<sha256>[0-9a-f]{64})` \|$", re.M)
 
 
-def write_readme(folder: Path, *, clip_parameters: int, llava_parameters: int) -> None:
+def write_readme(
+    folder: Path, *, clip_parameters: int, llava_parameters: int, cpu_seconds: float
+) -> None:
     """Write `README.md` with origin, licence and the sha256 of every other file in `folder`."""
     files = {
         path.relative_to(folder).as_posix(): path
@@ -52,7 +55,10 @@ def write_readme(folder: Path, *, clip_parameters: int, llava_parameters: int) -
     with atomic_write(folder / README) as handle:
         handle.write(
             _TEXT.format(
-                clip=f"{clip_parameters:,}", llava=f"{llava_parameters:,}", rows="\n".join(rows)
+                clip=f"{clip_parameters:,}",
+                llava=f"{llava_parameters:,}",
+                minutes=cpu_seconds / 60,
+                rows="\n".join(rows),
             )
         )
 
