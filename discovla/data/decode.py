@@ -28,8 +28,6 @@ from discovla.errors import UserError
 log = logging.getLogger(__name__)
 
 READERS = ("auto", "pyav", "decord")
-_LOCAL_ONLY = {"protocol_whitelist": "file"}
-"""A playlist or a strange name must not make FFmpeg open anything but files."""
 
 
 class DecodeError(UserError):
@@ -231,8 +229,8 @@ def _upright(picture: NDArray[np.uint8], rotation: int) -> NDArray[np.uint8]:
 
 
 def _open(path: str) -> Any:
-    # An absolute path is never taken for an option or a protocol.
-    return av.open(str(Path(path).absolute()), options=_LOCAL_ONLY)
+    # An absolute path is never taken for a protocol, and from a file FFmpeg opens only files.
+    return av.open(str(Path(path).absolute()))
 
 
 def _video_stream(container: Any, path: str) -> Any:
