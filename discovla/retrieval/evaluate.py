@@ -288,7 +288,7 @@ def _run_fields(features: Features) -> dict[str, Any]:
         "data_id": metadata["data_id"],
         "dataset": metadata.get("dataset"),
         "split": metadata["split"],
-        "selection": {"rule": metadata.get("selection", "last"), "step": features.step},
+        "selection": {"rule": metadata.get("selection"), "step": features.step},
         "excluded": features.json("excluded", []),
         "reader": metadata.get("reader"),
         "precision": metadata.get("dtype"),

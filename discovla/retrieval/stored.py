@@ -18,7 +18,8 @@ SIM_KEYS = ("sim", "sims", "test_sims")
 BANK_KEYS = ("bank", "bank_sim", "bank_sims")
 TRUTH_KEYS = ("truth",)
 NORM_TOLERANCE = 1e-3
-NEEDED_METADATA = ("run_id", "seed", "split", "data_id")
+NEEDED_METADATA = ("schema", "run_id", "seed", "split", "data_id")
+SCHEMA = "1"
 
 
 def load_array(path: str | Path, keys: Sequence[str], key: str | None = None) -> Array:
@@ -96,10 +97,14 @@ def read_features(path: str | Path) -> Features:
 
 
 def read_bank(path: str | Path, gallery: Features) -> Features:
-    """Features of the training captions, made by the same run as those of `gallery`."""
+    """Features of the training captions, made by the same run as those of `gallery`.
+
+    Clips that were left out of the gallery do not matter to a bank, so the annotations must be the
+    same, but not the data_id.
+    """
     bank = _read(path, {"text": 2})
-    for name in ("run_id", "seed", "data_id"):
-        ours, its = gallery.metadata[name], bank.metadata[name]
+    for name in ("run_id", "seed", "annotations_id"):
+        ours, its = gallery.metadata.get(name), bank.metadata.get(name)
         if ours != its:
             raise UserError(
                 f"{path}: {name} is {its}, but {gallery.path} has {ours}; a bank must come from "
@@ -125,6 +130,11 @@ def _read(path: str | Path, needed: dict[str, int]) -> Features:
     absent += [n for n in NEEDED_METADATA if n not in metadata]
     if absent:
         raise UserError(f"{path}: not a features file: without {', '.join(absent)}")
+    if metadata["schema"] != SCHEMA:
+        raise UserError(
+            f"{path}: its format is version {metadata['schema']}, {SCHEMA} is read here; encode "
+            "the split again ('discovla features')"
+        )
     for name, dimensions in needed.items():
         if tensors[name].ndim != dimensions:
             raise UserError(f"{path}: {name} has shape {tensors[name].shape}")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from discovla.config import load_yaml
 from discovla.errors import UserError
@@ -52,7 +52,8 @@ def sim(world: dict[str, Array]) -> Array:
 def metadata(**changes: str) -> dict[str, str]:
     known = {
         **{"run_id": "discovla-demo-clip-0123456789", "seed": "42", "split": "test"},
-        **{"data_id": "abcdef0123", "dataset": "demo", "step": "150", "dtype": "fp32"},
+        **{"schema": "1", "data_id": "abcdef0123", "annotations_id": "9876543210"},
+        **{"dataset": "demo", "step": "150", "selection": "last", "dtype": "fp32"},
         **{"excluded": '["--video", "ü/../x"]', "reader": "pyav", "parameters": "22808"},
     }
     return known | changes
@@ -253,13 +254,30 @@ def test_the_temperature_of_dsl_comes_from_the_files_scale(files: dict[str, Path
     assert found["post"]["params"] == {"temperature": 0.01}
 
 
-@pytest.mark.parametrize("key", ["run_id", "seed", "data_id"])
+@pytest.mark.parametrize("key", ["run_id", "seed", "annotations_id"])
 def test_a_bank_of_another_run_is_refused(
     files: dict[str, Path], world: dict[str, Array], key: str
 ) -> None:
     save_file({"text": world["bank"]}, files["bank"], metadata=metadata(**{key: "7"}))
     with pytest.raises(UserError, match=f"{key} is 7, but .* must come from the same run"):
         evaluate_features(files["test"], files["bank"], post="qbnorm")
+
+
+def test_clips_left_out_of_the_gallery_leave_the_bank_as_it_is(
+    files: dict[str, Path], world: dict[str, Array]
+) -> None:
+    whole = metadata(split="bank", data_id="0000000000", excluded="[]")
+    save_file({"text": world["bank"]}, files["bank"], metadata=whole)
+    found = evaluate_features(files["test"], files["bank"], post="qbnorm")
+    assert found["data_id"] == "abcdef0123"
+
+
+def test_zero_shot_has_no_selection(files: dict[str, Path], world: dict[str, Array]) -> None:
+    tensors = {"text": world["text"], "video": world["video"], "truth": np.arange(30)}
+    tensors["logit_scale"] = np.array(SCALE, np.float32)
+    untrained = {k: v for k, v in metadata().items() if k not in ("step", "selection")}
+    save_file(tensors, files["test"], metadata=untrained)
+    assert evaluate_features(files["test"])["selection"] == {"rule": None, "step": None}
 
 
 @pytest.mark.parametrize(
@@ -293,5 +311,12 @@ def test_files_that_are_no_features_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a readable safetensors file"):
         evaluate_features(path)
     save_file({"text": np.eye(2, dtype=np.float32)}, path)
-    with pytest.raises(UserError, match=r"without video, truth, logit_scale, run_id, seed"):
+    with pytest.raises(UserError, match=r"without video, truth, logit_scale, schema, run_id, seed"):
         evaluate_features(path)
+
+
+def test_features_of_another_format_are_refused(files: dict[str, Path]) -> None:
+    tensors = load_file(files["test"])
+    save_file(tensors, files["test"], metadata=metadata(schema="2"))
+    with pytest.raises(UserError, match="version 2, 1 is read here"):
+        evaluate_features(files["test"])
