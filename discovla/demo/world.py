@@ -126,7 +126,7 @@ def write_world(out_dir: str | Path, sizes: Mapping[str, int] = SPLITS) -> list[
     clips = draw_world(sizes)
     with replaced_folder(out_dir, CONTENTS) as folder:
         (folder / VIDEOS).mkdir()
-        for clip in tqdm(clips, "videos", file=sys.stderr):
+        for clip in tqdm(clips, "videos", file=sys.stderr, mininterval=5):
             encode_video(folder / clip.file, clip.frames())
         listed = [
             {"clip_id": c.clip_id, "split": c.split, "file": c.file, "captions": list(c.captions)}

@@ -12,7 +12,7 @@ from discovla.experiments import Experiments, ID, POSTS
 from discovla.files import read_json
 
 # Shell rules must find the Python that runs Snakemake, also when no environment is activated.
-os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
 
 try:
     EXPERIMENTS = Experiments.load(config)
@@ -230,7 +230,7 @@ def explain_failures(log_files):
     """Print the last error of every failed job, so that it stands last on the screen."""
     paths = [log_files] if isinstance(log_files, str) else log_files
     text = "".join(Path(path).read_text(encoding="utf-8", errors="replace") for path in paths)
-    failed = re.findall(r"^Error in rule .*?^    log: (\S+)", text, re.MULTILINE | re.DOTALL)
+    failed = re.findall(r"^Error in [a-z]+ .*?^    log: (\S+)", text, re.MULTILINE | re.DOTALL)
     for path in dict.fromkeys(failed):
         if Path(path).exists():
             found = Path(path).read_text(encoding="utf-8", errors="replace").rpartition("error: ")

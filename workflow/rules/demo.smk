@@ -16,7 +16,7 @@ rule demo_world:
 
 
 rule demo_pretrain:
-    """Train the tiny CLIP and the tiny LLaVA-NeXT anew (20 CPU minutes; the shipped ones stay)."""
+    """Train the tiny CLIP and the tiny LLaVA-NeXT anew (20 to 35 CPU minutes; the shipped ones stay)."""
     output:
         directory("results/demo/pretrain"),
     log:
