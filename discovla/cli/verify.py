@@ -1,0 +1,48 @@
+"""`discovla verify`: read artefacts whole and say what they are, or what is wrong with them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+EXAMPLE = """\
+example:
+  discovla verify resources/demo/annotations.parquet results/demo/captions/*.parquet
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Register `verify`."""
+    parser = subparsers.add_parser(
+        "verify",
+        help="check files that the workflow made",
+        description="Read each file whole with its own reader. Exit code 3 if one is damaged, "
+        "incomplete or not what its place says.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("paths", nargs="+", metavar="PATH")
+    parser.add_argument("--json", action="store_true", help="print JSON to stdout")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check every path; 0 if all are sound, else 3."""
+    from discovla.errors import CheckFailed, UserError
+    from discovla.verify import verify
+
+    found = {}
+    for path in args.paths:
+        try:
+            found[path] = {"sound": True, "what": verify(path)}
+        except UserError as error:
+            found[path] = {"sound": False, "what": str(error)}
+    if args.json:
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+    else:
+        for path, result in found.items():
+            stream = sys.stdout if result["sound"] else sys.stderr
+            print(f"{path}: {result['what']}" if result["sound"] else result["what"], file=stream)
+    return 0 if all(result["sound"] for result in found.values()) else CheckFailed.exit_code

@@ -1,0 +1,49 @@
+"""`discovla verify`: sound files are described, others named with what is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from discovla.cli import main
+from discovla.errors import UserError
+from discovla.files import write_json
+from discovla.verify import METRIC_KEYS, verify
+
+METRICS = dict.fromkeys(METRIC_KEYS, 1) | {"run_id": "lora-x", "seed": 0}
+
+
+def test_sound_metrics_are_described(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.none.json"
+    write_json(path, METRICS)
+    assert "lora-x" in verify(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("metrics.none.json", b'{"run_id": 1}', "no seed"),
+        ("metrics.dsl.json", b'{"run_id": ', "not valid JSON"),
+        ("annotations.parquet", b"PAR1 and then nothing", "annotations.parquet"),
+        ("clips.parquet", b"", "clips.parquet"),
+        ("features.test.safetensors", b"\x00" * 30, "features.test.safetensors"),
+        ("table1.csv", b"a,b\n1,2\n", "no columns"),
+        ("notes.txt", b"x", "not an artefact of this workflow"),
+    ],
+)
+def test_damage_is_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        verify(path)
+
+
+def test_command_reports_every_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, absent = tmp_path / "metrics.none.json", tmp_path / "check.json"
+    write_json(good, METRICS)
+    assert main(["verify", "--json", str(good), str(absent)]) == 3
+    found = json.loads(capsys.readouterr().out)
+    assert found[str(good)]["sound"] is True
+    assert "no such file" in found[str(absent)]["what"]
