@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Before torch is imported: two threads on busy cores spend their time waiting for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# The same examples in every run, and no verdict on time: machines are noisy.
+settings.register_profile("project", deadline=None, derandomize=True)
+settings.load_profile("project")
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"

@@ -63,6 +63,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--dataset", metavar="NAME", help="default: as the annotations say")
     parser.add_argument("--root", required=True, metavar="DIR", help="folder with the videos")
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds for one video")
+    parser.add_argument(
+        "--strict", action="store_true", help="stop (exit 3) if a clip has no readable video"
+    )
     parser.add_argument("--output", required=True, metavar="FILE")
     parser.set_defaults(run=run_clips)
 
@@ -97,11 +100,11 @@ def parse_rules(texts: list[str]) -> dict[str, str]:
 
 
 def run_clips(args: argparse.Namespace) -> int:
-    """Find, probe and write; exit 0 also if videos are missing: `check` decides about that."""
+    """Find, probe and write; exit 0 also without some videos, unless --strict forbids it."""
     import logging
 
     from discovla.data.annotations import read_annotations, read_metadata
-    from discovla.data.clips import list_clips, write_clips
+    from discovla.data.clips import list_clips, require_all, write_clips
     from discovla.data.worker import DecodeWorker
 
     annotations = read_annotations(args.annotations)
@@ -110,5 +113,7 @@ def run_clips(args: argparse.Namespace) -> int:
         clips = list_clips(annotations, args.root, worker)
     bad = int((clips["status"] != "ok").sum())
     logging.getLogger(__name__).info("%s: %d clips, %d without video", dataset, len(clips), bad)
+    if args.strict:
+        require_all(clips, dataset)
     write_clips(clips, args.output, dataset)
     return 0

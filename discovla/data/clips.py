@@ -15,7 +15,7 @@ from tqdm import tqdm
 from discovla.data.names import VIDEO_SUFFIXES, split_name
 from discovla.data.tables import read_table, write_table
 from discovla.data.worker import DecodeWorker
-from discovla.errors import UserError
+from discovla.errors import CheckFailed, UserError
 
 WHAT = "a table of clips"
 SCHEMA = pa.schema(
@@ -33,6 +33,8 @@ SCHEMA = pa.schema(
     ]
 )
 STATUSES = ("ok", "missing", "unreadable")
+SHOWN = 5
+"""Clips that an error message names."""
 
 
 class VideoIndex:
@@ -123,6 +125,30 @@ def _describe(index: VideoIndex, stems: tuple[str, ...], worker: DecodeWorker) -
         "rotation": header.rotation,
         "status": "ok",
     }
+
+
+def require_all(clips: pd.DataFrame, dataset: str) -> None:
+    """Refuse clips without a readable video.
+
+    Raises:
+        CheckFailed: their number, the first five with what is wrong, and what to do.
+    """
+    bad = clips[clips["status"] != "ok"]
+    if bad.empty:
+        return
+    shown = [f"  {row.clip_id}: {row.error}" for row in bad.head(SHOWN).itertuples()]
+    more = [f"  … and {len(bad) - SHOWN:,} more"] if len(bad) > SHOWN else []
+    raise CheckFailed(
+        "\n".join(
+            [
+                f"{dataset}: {len(bad):,} of {len(clips):,} clips have no readable video:",
+                *shown,
+                *more,
+                "Bring these files again, or set allow_missing: true in config/config.yaml to go "
+                "on without them; every result then says what was left out.",
+            ]
+        )
+    )
 
 
 def write_clips(clips: pd.DataFrame, path: str | Path, dataset: str) -> None:

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovla.data.clips import SCHEMA, VideoIndex, read_clips, write_clips
+from discovla.data.clips import SCHEMA, VideoIndex, read_clips, require_all, write_clips
 from discovla.data.names import VIDEO_SUFFIXES, split_name, stem_of
-from discovla.errors import UserError
+from discovla.errors import CheckFailed, UserError
 from tests.data.conftest import World
 
 
@@ -90,3 +91,16 @@ def test_round_trip(world: World, tmp_path: Path) -> None:
     path.write_bytes(b"PAR1" + b"\0" * 40)
     with pytest.raises(UserError, match=r"clips\.parquet: cannot be read as a table of clips"):
         read_clips(path)
+
+
+def test_strict_names_every_clip_without_video() -> None:
+    clips = pd.DataFrame(
+        {
+            "clip_id": [f"video{i}" for i in range(8)],
+            "status": ["ok", *["missing"] * 6, "unreadable"],
+            "error": [None, *["no video"] * 6, "not a video"],
+        }
+    )
+    with pytest.raises(CheckFailed, match=r"(?s)mine: 7 of 8 clips.*video1: no video.*2 more"):
+        require_all(clips, "mine")
+    require_all(clips.head(1), "mine")

@@ -12,7 +12,9 @@ from discovla.experiments import Experiments, ID, POSTS
 from discovla.files import read_json
 
 # Shell rules must find the Python that runs Snakemake, also when no environment is activated.
-os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]))
+os.environ.update(
+    PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])
+)
 
 try:
     EXPERIMENTS = Experiments.load(config)
@@ -43,7 +45,9 @@ def demo_targets():
 
 
 def demo_all_targets():
-    return [f"results/demo/{name}.csv" for name in EXPERIMENTS.targets("demo")] + demo_targets()
+    return [
+        f"results/demo/{name}.csv" for name in EXPERIMENTS.targets("demo")
+    ] + demo_targets()
 
 
 def paper_targets():
@@ -77,7 +81,9 @@ def frame_settings(wildcards):
     for run in EXPERIMENTS.runs(wildcards.dataset).values():
         if run.frames_id == wildcards.frames_id:
             return run.settings
-    raise WorkflowError(f"no table of {wildcards.dataset} uses frames {wildcards.frames_id}")
+    raise WorkflowError(
+        f"no table of {wildcards.dataset} uses frames {wildcards.frames_id}"
+    )
 
 
 def caption_settings(wildcards):
@@ -85,7 +91,9 @@ def caption_settings(wildcards):
     for run in EXPERIMENTS.runs(wildcards.dataset).values():
         if run.captions_id == wildcards.captions_id:
             return run
-    raise WorkflowError(f"no table of {wildcards.dataset} uses captions {wildcards.captions_id}")
+    raise WorkflowError(
+        f"no table of {wildcards.dataset} uses captions {wildcards.captions_id}"
+    )
 
 
 def captioner_options(wildcards):
@@ -132,13 +140,19 @@ def run_config(wildcards):
 
 
 def frame_shards(wildcards):
-    folder = f"resources/{wildcards.dataset}/frames/{run_config(wildcards)['frames_id']}"
+    folder = (
+        f"resources/{wildcards.dataset}/frames/{run_config(wildcards)['frames_id']}"
+    )
     return [f"{folder}/{shard}.arrow" for shard in shards_of(wildcards.dataset)]
 
 
 def caption_table(wildcards):
     captions_id = run_config(wildcards)["captions_id"]
-    return [f"results/{wildcards.dataset}/captions/{captions_id}.parquet"] if captions_id else []
+    return (
+        [f"results/{wildcards.dataset}/captions/{captions_id}.parquet"]
+        if captions_id
+        else []
+    )
 
 
 def adapter(wildcards):
@@ -222,6 +236,10 @@ def loader_workers(wildcards):
     return EXPERIMENTS.config["workers"] if on_gpu(wildcards) else 0
 
 
+def strict(wildcards):
+    return "" if EXPERIMENTS.config["allow_missing"] else "--strict"
+
+
 def allow_missing(wildcards):
     return "--allow-missing" if EXPERIMENTS.config["allow_missing"] else ""
 
@@ -229,10 +247,18 @@ def allow_missing(wildcards):
 def explain_failures(log_files):
     """Print the last error of every failed job, so that it stands last on the screen."""
     paths = [log_files] if isinstance(log_files, str) else log_files
-    text = "".join(Path(path).read_text(encoding="utf-8", errors="replace") for path in paths)
-    failed = re.findall(r"^Error in [a-z]+ .*?^    log: (\S+)", text, re.MULTILINE | re.DOTALL)
+    text = "".join(
+        Path(path).read_text(encoding="utf-8", errors="replace") for path in paths
+    )
+    failed = re.findall(
+        r"^Error in [a-z]+ .*?^    log: (\S+)", text, re.MULTILINE | re.DOTALL
+    )
     for path in dict.fromkeys(failed):
         if Path(path).exists():
-            found = Path(path).read_text(encoding="utf-8", errors="replace").rpartition("error: ")
+            found = (
+                Path(path)
+                .read_text(encoding="utf-8", errors="replace")
+                .rpartition("error: ")
+            )
             if found[1]:
                 print(f"\n{found[2].strip()}\n(log: {path})", file=sys.stderr)

@@ -47,9 +47,10 @@ rule clips:
         "../../environment.yml"
     params:
         root=root_of,
+        strict=strict,
     shell:
         "python -m discovla clips --annotations {input.annotations} --root {params.root:q} "
-        "--output {output} > {log} 2>&1"
+        "{params.strict} --output {output} > {log} 2>&1"
 
 
 rule sample_frames:

@@ -32,10 +32,18 @@ rule demo_pretrain:
 rule summary:
     """The demo's tables, the time of each stage, and where everything is."""
     input:
-        tables=["results/demo/table1.csv", "results/demo/table5.csv", "results/demo/table9.csv"],
+        tables=[
+            "results/demo/table1.csv",
+            "results/demo/table5.csv",
+            "results/demo/table9.csv",
+        ],
         figure="results/demo/figure7.csv",
     output:
-        report("results/demo/summary.md", caption="../report/summary.rst", category="Summary"),
+        report(
+            "results/demo/summary.md",
+            caption="../report/summary.rst",
+            category="Summary",
+        ),
     log:
         "logs/demo/summary.log",
     conda:

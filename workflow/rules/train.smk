@@ -25,7 +25,10 @@ rule train:
         frames=frame_shards,
         captions=caption_table,
     output:
-        ensure("results/{dataset}/runs/{run_id}/seed{seed}/adapter.safetensors", non_empty=True),
+        ensure(
+            "results/{dataset}/runs/{run_id}/seed{seed}/adapter.safetensors",
+            non_empty=True,
+        ),
     log:
         "logs/{dataset}/runs/{run_id}/seed{seed}.train.log",
     benchmark:
