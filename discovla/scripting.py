@@ -1,4 +1,4 @@
-"""What a workflow script needs around its one call: a log file, and errors that read as messages."""
+"""What a workflow script needs around its call: a log file, and errors that read as messages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from discovla.errors import UserError
 
 @contextlib.contextmanager
 def logged_to(path: str | Path) -> Iterator[None]:
-    """Send stdout and stderr of the block to `path`; a `UserError` ends the script with its text."""
+    """Send stdout and stderr of the block to `path`; a `UserError` ends it with its text."""
     with (
         Path(path).open("w", encoding="utf-8") as log,
         contextlib.redirect_stdout(log),

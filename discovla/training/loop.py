@@ -61,6 +61,8 @@ def train(
         KeyboardInterrupt: SIGINT or SIGTERM, after the state was saved.
     """
     folder = Path(output_dir)
+    if seed < 0 or workers < 0:
+        raise UserError(f"seed {seed}, {workers} workers: give 0 or more")
     if save_every < 1 or log_every < 1:
         raise UserError(f"save every {save_every}, log every {log_every} steps: give 1 or more")
     run = open_run(run_config, seed=seed, device=device, where=where)

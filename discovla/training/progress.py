@@ -65,7 +65,7 @@ class Progress:
     def __init__(self, what: str, start: int, total: int, device: torch.device) -> None:
         self._what, self._total, self._device = what, total, device
         self._start, self._began = start, time.monotonic()
-        self._logged = self._began
+        self._shown = self._began
         self._bar = tqdm(
             desc=what,
             initial=start,
@@ -74,6 +74,10 @@ class Progress:
             file=sys.stderr,
             disable=not sys.stderr.isatty(),
         )
+
+    def is_due(self) -> bool:
+        """Whether something should be shown again, even if that waits for the device."""
+        return time.monotonic() - self._shown >= LOG_SECONDS
 
     def update(self, step: int, row: Row) -> None:
         """Show that `step` steps are done; `row` is the last one of the curve."""
@@ -85,9 +89,10 @@ class Progress:
         }
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update(step - self._bar.n)
-        now = time.monotonic()
-        if self._bar.disable and (now - self._logged >= LOG_SECONDS or step == self._total):
-            self._logged = now
+        if not (self.is_due() or step == self._total):
+            return
+        self._shown = now = time.monotonic()
+        if self._bar.disable:
             seconds = (now - self._began) / max(1, step - self._start) * (self._total - step)
             numbers = ", ".join(f"{name} {value}" for name, value in shown.items())
             left = timedelta(seconds=round(seconds))

@@ -21,6 +21,7 @@ from discovla.training.checkpoint import read_tensors
 
 STATE_NAME = "state.safetensors"
 _MODEL = "model"
+_COUNTER = "step"
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,8 @@ def _put_back(
     if kind == _MODEL:
         parameter.copy_(tensor)
     else:
-        # AdamW keeps its scalar step counter on the CPU, its moments beside the parameter.
-        place = parameter.device if tensor.dim() else tensor.device
+        # AdamW keeps its step counter on the CPU, its moments beside the parameter.
+        place = tensor.device if kind == _COUNTER else parameter.device
         optimiser.state[parameter][kind] = tensor.to(place)
 
 

@@ -20,7 +20,7 @@ from discovla.settings import RunSettings
 from discovla.training.checkpoint import adapter_metadata, save_adapter, trained_parameters
 from discovla.training.device import to_device
 from discovla.training.optim import Schedule, build_optimiser, clip_gradients, set_learning_rate
-from discovla.training.progress import LOG_SECONDS, Curve, Progress, Row, StopRequest
+from discovla.training.progress import Curve, Progress, Row, StopRequest
 from discovla.training.state import Identity, load_state, remove_state, save_state
 
 LOG = logging.getLogger(__name__)
@@ -182,8 +182,7 @@ class Trainer:
         ends_epoch = step % self.plan.steps_per_epoch == 0
         ends = step == self.plan.total_steps
         saves = step % self.save_every == 0 or ends_epoch or ends or stop.requested
-        late = time.monotonic() - self._read_at >= LOG_SECONDS
-        if saves or late or step % self.log_every == 0:
+        if saves or progress.is_due() or step % self.log_every == 0:
             progress.update(step, self._read_numbers())
         if ends_epoch:
             epoch = f"epoch{step // self.plan.steps_per_epoch}"

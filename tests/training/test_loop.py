@@ -145,8 +145,14 @@ def test_what_cannot_be_trained_is_refused(world: World, tmp_path: Path) -> None
         train({**world.config, "frames_id": "0" * 10}, **arguments)
     with pytest.raises(UserError, match="captions_id"):
         train({**world.config, "captions_id": "0" * 10}, **arguments)
-    with pytest.raises(UserError, match="device"):
-        train(world.config, **{**arguments, "device": "gpu"})
+    for device in ("gpu", "meta", "cuda:99"):
+        with pytest.raises(UserError, match="device is"):
+            train(world.config, **{**arguments, "device": device})
+    with pytest.raises(UserError, match="seed -1"):
+        train(world.config, **{**arguments, "seed": -1})
+    few = world.with_settings(tmp_path / "few", frames=2)
+    with pytest.raises(UserError, match="3 frames per clip"):
+        train(few.config, **arguments)
     with pytest.raises(UserError, match="give 1 or more"):
         train(world.config, **arguments, save_every=0)
     assert not (tmp_path / "out").exists()
