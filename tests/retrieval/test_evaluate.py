@@ -272,6 +272,21 @@ def test_clips_left_out_of_the_gallery_leave_the_bank_as_it_is(
     assert found["data_id"] == "abcdef0123"
 
 
+def test_a_bank_of_another_width_is_refused(files: dict[str, Path]) -> None:
+    save_file({"text": np.eye(4, dtype=np.float32)}, files["bank"], metadata=metadata(split="bank"))
+    with pytest.raises(UserError, match=r"4 dimensions, but .*test\.safetensors has 16"):
+        evaluate_features(files["test"], files["bank"], post="qbnorm")
+
+
+def test_the_truth_of_the_file_is_used(files: dict[str, Path], sim: Array) -> None:
+    tensors = load_file(files["test"])
+    order = np.random.default_rng(0).permutation(30)
+    tensors |= {"video": tensors["video"][order], "truth": np.argsort(order)}
+    save_file(tensors, files["test"], metadata=metadata())
+    found, plain = evaluate_features(files["test"]), evaluate_matrix(sim)
+    assert {d: found[d] for d in ("t2v", "v2t")} == {d: plain[d] for d in ("t2v", "v2t")}
+
+
 def test_zero_shot_has_no_selection(files: dict[str, Path], world: dict[str, Array]) -> None:
     tensors = {"text": world["text"], "video": world["video"], "truth": np.arange(30)}
     tensors["logit_scale"] = np.array(SCALE, np.float32)
