@@ -287,7 +287,7 @@ class Experiments:
             post=spec.get("post", "none"),
             recipe=recipe,
             backbone=self.dataset(dataset)["backbones"][backbone],
-            params_paper=spec.get("params"),
+            params_paper=spec.get("params") if dataset in self.tables[table]["prints"] else None,
             paper=paper,
             footnotes=tuple(spec.get("footnotes", ())),
         )

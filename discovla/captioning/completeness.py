@@ -56,7 +56,9 @@ class Expected:
             UserError: a row is of no training caption, of another text or clip than the
                 annotations say, beyond the last position, or there already.
         """
-        place = pc.index_in(table["caption_id"], value_set=self.columns["caption_id"])
+        place = pc.index_in(
+            table["caption_id"].cast(pa.string()), value_set=self.columns["caption_id"]
+        )
         if place.null_count:
             row = pc.index(place.is_null(), True).as_py()
             self._refuse(path, table, row, f"is no training caption of {self.where}")

@@ -74,11 +74,14 @@ def read(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
     """
     with readable(path, WHAT):
         schema = pq.read_schema(path)
-        parse_metadata(schema, path, WHAT)
+        kind = parse_metadata(schema, path, WHAT).get("kind")
         if not schema.equals(SCHEMA):
             raise UserError(f"{path}: columns are {schema.names}; {WHAT} has {SCHEMA.names}")
-        # Unguided captions and video captions repeat: a dictionary keeps each text once.
-        texts = [n for n in ("video_caption", "pseudo_caption") if not columns or n in columns]
+        # A dictionary keeps each text once, which pays only for texts that repeat.
+        wanted = SCHEMA.names if columns is None else columns
+        texts = [name for name in wanted if pa.types.is_string(SCHEMA.field(name).type)]
+        if kind != "unguided" and "pseudo_caption" in texts:
+            texts.remove("pseudo_caption")
         return pq.read_table(path, columns=columns, read_dictionary=texts, memory_map=True)
 
 
@@ -162,7 +165,8 @@ def _common_metadata(shards: Sequence[str | Path], captions_id: str) -> dict[str
                 f"{path}: captions_id is {metadata['captions_id']}, expected {captions_id}. "
                 "Remove it and run again."
             )
-        status.update(read(path, ["status"])["status"].to_pylist())
+        for count in read(path, ["status"])["status"].value_counts().to_pylist():
+            status[count["values"]] += count["counts"]
         for name in _JOINED:
             joined[name].update(metadata.pop(name))
         common = common or metadata
@@ -180,7 +184,7 @@ def _common_metadata(shards: Sequence[str | Path], captions_id: str) -> dict[str
 class CaptionTable:
     """Random access to the pseudo captions of a merged table.
 
-    In memory are only the texts (each distinct one once) and one number per row.
+    In memory are only the texts (unguided ones, which repeat, once each) and the caption ids.
 
     Args:
         path: a file that `merge` made.
@@ -204,7 +208,8 @@ class CaptionTable:
         table = read(path, ["caption_id", "position", "pseudo_caption"])
         frames = self.frames_per_clip
         positions = table["position"].to_numpy()
-        caption_ids = table["caption_id"].take(np.arange(0, table.num_rows, frames)).to_pylist()
+        firsts = pa.array(np.arange(0, table.num_rows, frames))
+        caption_ids = table["caption_id"].take(firsts).to_pylist()
         self._row = {caption_id: n * frames for n, caption_id in enumerate(caption_ids)}
         in_order = np.array_equal(positions, np.tile(np.arange(frames), len(caption_ids)))
         if not in_order or len(self._row) != len(caption_ids):

@@ -159,7 +159,9 @@ def _notes(frame: pd.DataFrame) -> tuple[str, ...]:
     notes = []
     commits = sorted(frame["commit"].dropna().unique())
     if len(commits) > 1:
-        notes.append(f"Rows were made by different versions of the code: {', '.join(commits)}.")
+        notes.append(
+            f"Rows were made by different versions of the code: {', '.join(c[:10] for c in commits)}."
+        )
     if (frame["post"] == "dsl").any():
         notes.append(
             "DSL uses all test queries together (transductive): not comparable with plain numbers."
@@ -190,12 +192,12 @@ def _shown(table: Table) -> tuple[list[str], list[list[str]]]:
     lines = []
     for _, line in table.frame.iterrows():
         marks = "*" if pd.notna(line["footnote"]) else ""
-        params = "" if pd.isna(line["params"]) else f"{line['params'] / 1e6:.2f}"
+        params = "" if pd.isna(line["params"]) else f"{line['params']:,}"
         if pd.notna(line["params_paper"]):
-            params = f"{params} [{line['params_paper']:g}]".strip()
+            params = f"{params} [{line['params_paper']:g} M]".strip()
         shown = [f"{line['label']}{marks}", str(line["backbone"]), params]
         lines.append(shown + [_number(line, cell) for cell in cells])
-    return ["", "backbone", "params (M)", *(cell.replace("_", " ") for cell in cells)], lines
+    return ["", "backbone", "trained", *(cell.replace("_", " ") for cell in cells)], lines
 
 
 def _number(line: pd.Series, cell: str) -> str:
