@@ -226,3 +226,16 @@ def test_commands(world, llava_folder, capsys) -> None:
         arguments = ["--frames", "x.arrow", "--kind", kind, "--output", str(merged)]
         assert main(["caption", *common, *arguments]) == 1
         assert missing in capsys.readouterr().err
+
+
+def test_unguided_captions_are_the_same_for_every_caption_of_a_clip(world) -> None:
+    path = world.folder / "1-of-1.parquet"
+    captioner = FakeCaptioner(echo)
+    caption_shard(
+        world.shard(), world.annotations, "unguided", captioner, path, captions_id=CAPTIONS_ID
+    )
+    merge(world, [path])
+    captions = table.CaptionTable(world.folder / "merged.parquet")
+    first, *others = (captions.for_caption(f"plain#{n}") for n in range(3))
+    assert len(set(first)) == 3
+    assert others == [first, first]
