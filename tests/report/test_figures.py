@@ -1,0 +1,30 @@
+"""Figures: one point per value of the grid, the same bytes for the same numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from discovla.experiments import Experiments
+from discovla.files import write_json
+from discovla.report.figures import build_figure, write_figure
+from discovla.report.tables import metrics_paths
+from tests.report.test_tables import metrics
+
+
+def test_points_follow_the_grid(tmp_path: Path) -> None:
+    experiments = Experiments.load()
+    rows = experiments.rows("msrvtt", "figure6")
+    for row in rows:
+        for path in metrics_paths(experiments, row, tmp_path):
+            write_json(path, metrics(row.run.run_id, 42))
+    figure = build_figure(experiments, "msrvtt", "figure6", tmp_path)
+    first, second = tmp_path / "one.svg", tmp_path / "two.svg"
+    write_figure(figure, csv=str(tmp_path / "figure6.csv"), svg=str(first))
+    write_figure(figure, csv=str(tmp_path / "figure6.csv"), svg=str(second))
+    assert first.read_bytes() == second.read_bytes()
+    frame = pd.read_csv(tmp_path / "figure6.csv")
+    assert list(frame["value"]) == [0, 0.1, 0.3, 0.5, 1]
+    assert set(frame["parameter"]) == {"alpha"}
+    assert b"<svg" in first.read_bytes()

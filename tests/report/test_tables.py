@@ -1,0 +1,135 @@
+"""Tables: what is joined, what is refused, and how it is written."""
+
+from __future__ import annotations
+
+import csv
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from discovla.config import load_yaml
+from discovla.errors import UserError
+from discovla.experiments import Experiments
+from discovla.files import write_json
+from discovla.report.tables import (
+    COLUMNS,
+    build_row,
+    build_table,
+    metrics_paths,
+    to_latex,
+    to_markdown,
+    write_table,
+)
+
+SEEDS = [0, 1, 2]
+
+
+@pytest.fixture(scope="module")
+def experiments() -> Experiments:
+    return Experiments.load({**load_yaml("config/config.yaml"), "seeds": SEEDS})
+
+
+def metrics(run_id: str, seed: int, **changes: Any) -> dict[str, Any]:
+    recalls = {"R@1": 40.0 + seed, "R@5": 70.0, "R@10": 80.0, "R@sum": 190.0 + seed}
+    numbers = {**recalls, "MdR": 2.0, "MnR": 15.0}
+    return {
+        "run_id": run_id,
+        "seed": seed,
+        "data_id": "a" * 10,
+        "n_queries_t2v": 1000,
+        "parameters": 561200,
+        "ties": {"rule": "average", "t2v": 0, "v2t": None},
+        "selection": {"rule": "last", "step": 9},
+        "code": {"commit": "c" * 40},
+        "t2v": numbers,
+        "v2t": None,
+    } | changes
+
+
+@pytest.fixture
+def results(experiments: Experiments, tmp_path: Path) -> Path:
+    """Metrics for every run of Table 5 on MSRVTT."""
+    for row in experiments.rows("msrvtt", "table5"):
+        for seed, path in enumerate(metrics_paths(experiments, row, tmp_path)):
+            write_json(path, metrics(row.run.run_id, seed))
+    return tmp_path
+
+
+def test_mean_and_std_over_seeds_beside_the_print(experiments: Experiments, results: Path) -> None:
+    row = build_row(experiments, experiments.row("msrvtt", "table5", "lora"), results)
+    assert row["t2v_R@1"] == 41.0
+    assert row["t2v_R@1_std"] == statistics.stdev([40, 41, 42])
+    assert row["t2v_R@1_paper"] == 43.7
+    assert row["t2v_R@1_diff"] == pytest.approx(41.0 - 43.7)
+    assert (row["n_seeds"], row["seeds"], row["provenance"]) == (3, "0 1 2", "trained")
+
+
+def test_what_was_not_measured_or_printed_is_empty(
+    experiments: Experiments, results: Path, tmp_path: Path
+) -> None:
+    table = build_table(experiments, "msrvtt", "table5", results)
+    paths = {kind: str(tmp_path / f"table5.{kind}") for kind in ("csv", "md", "tex")}
+    write_table(table, **paths)
+    with Path(paths["csv"]).open(encoding="utf-8") as handle:
+        lines = list(csv.DictReader(handle))
+    assert list(lines[0]) == COLUMNS
+    lora = next(line for line in lines if line["row"] == "lora")
+    assert lora["v2t_R@1"] == ""  # not measured
+    assert lora["v2t_R@1_paper"] == "43.0"
+    assert lora["v2t_R@1_diff"] == ""
+    assert lora["t2v_MnR_paper"] == ""  # Table 5 prints no mean rank
+    frame = pd.read_csv(paths["csv"])
+    assert frame["t2v_R@1"].dtype == "float64"
+    assert frame["n_test"].dtype == "int64"
+
+
+def test_zero_shot_is_evaluated_once_whatever_the_seeds(
+    experiments: Experiments, results: Path
+) -> None:
+    row = experiments.row("msrvtt", "table5", "zero-shot")
+    line = build_row(experiments, row, results)
+    assert (line["n_seeds"], line["provenance"], line["t2v_R@1_std"]) == (1, "evaluated", None)
+
+
+def test_quoted_rows_have_no_measured_number(experiments: Experiments) -> None:
+    line = build_row(experiments, experiments.row("msrvtt", "table1", "dgl-b32"))
+    assert line["provenance"] == "quoted"
+    assert line["t2v_R@1"] is None
+    assert line["t2v_R@1_paper"] == 44.6
+    assert line["run_id"] is None
+
+
+def test_a_table_never_mixes_two_data_sets(experiments: Experiments, results: Path) -> None:
+    row = experiments.row("msrvtt", "table5", "b2")
+    for seed, path in enumerate(metrics_paths(experiments, row, results)):
+        write_json(path, metrics(row.run.run_id, seed, data_id="b" * 10))
+    with pytest.raises(UserError, match=r"mix results on different data: a{10} .*, b{10} \(row b2"):
+        build_table(experiments, "msrvtt", "table5", results)
+
+
+def test_seeds_of_a_row_on_different_data_are_refused(
+    experiments: Experiments, results: Path
+) -> None:
+    row = experiments.row("msrvtt", "table5", "b2")
+    path = metrics_paths(experiments, row, results)[1]
+    write_json(path, metrics(row.run.run_id, 1, data_id="b" * 10))
+    with pytest.raises(UserError, match="table5/b2: its seeds were measured on different data"):
+        build_row(experiments, row, results)
+
+
+def test_rows_of_different_code_are_said(experiments: Experiments, results: Path) -> None:
+    row = experiments.row("msrvtt", "table5", "b2")
+    for seed, path in enumerate(metrics_paths(experiments, row, results)):
+        write_json(path, metrics(row.run.run_id, seed, code={"commit": "d" * 40}))
+    notes = build_table(experiments, "msrvtt", "table5", results).notes
+    assert any("cccccccccc, dddddddddd" in note for note in notes)
+
+
+def test_labels_are_text_in_every_form(experiments: Experiments, results: Path) -> None:
+    table = build_table(experiments, "msrvtt", "table5", results)
+    table.frame.loc[0, "label"] = 'a|b <i>"&_%'
+    assert r'a\|b &lt;i&gt;"&amp;_%' in to_markdown(table)
+    assert r'a|b <i>"\&\_\%' in to_latex(table)
