@@ -90,6 +90,9 @@ def _identity(row: Row, measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]
     assert row.run is not None
     settings = row.run.settings
     first = measured[0]
+    excluded = first["excluded"]
+    left_out = f"{len(excluded)} test clip(s) without frames left out." if excluded else None
+    notes = [*row.footnotes, *([left_out] if left_out else [])]
     return {
         "method": settings.method,
         "recipe": row.recipe,
@@ -105,6 +108,7 @@ def _identity(row: Row, measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]
         "data_id": _single("data_id", row, measured),
         "run_id": row.run.run_id,
         "commit": first["code"]["commit"],
+        "footnote": " ".join(notes) or None,
     }
 
 
@@ -157,11 +161,9 @@ def build_table(
 
 def _notes(frame: pd.DataFrame) -> tuple[str, ...]:
     notes = []
-    commits = sorted(frame["commit"].dropna().unique())
+    commits = [commit[:10] for commit in sorted(frame["commit"].dropna().unique())]
     if len(commits) > 1:
-        notes.append(
-            f"Rows were made by different versions of the code: {', '.join(c[:10] for c in commits)}."
-        )
+        notes.append(f"Rows were made by different versions of the code: {', '.join(commits)}.")
     if (frame["post"] == "dsl").any():
         notes.append(
             "DSL uses all test queries together (transductive): not comparable with plain numbers."

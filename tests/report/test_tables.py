@@ -44,6 +44,7 @@ def metrics(run_id: str, seed: int, **changes: Any) -> dict[str, Any]:
         "ties": {"rule": "average", "t2v": 0, "v2t": None},
         "selection": {"rule": "last", "step": 9},
         "code": {"commit": "c" * 40},
+        "excluded": [],
         "t2v": numbers,
         "v2t": None,
     } | changes
@@ -126,6 +127,15 @@ def test_rows_of_different_code_are_said(experiments: Experiments, results: Path
         write_json(path, metrics(row.run.run_id, seed, code={"commit": "d" * 40}))
     notes = build_table(experiments, "msrvtt", "table5", results).notes
     assert any("cccccccccc, dddddddddd" in note for note in notes)
+
+
+def test_clips_left_out_are_said(experiments: Experiments, results: Path) -> None:
+    row = experiments.row("msrvtt", "table5", "b3")
+    for seed, path in enumerate(metrics_paths(experiments, row, results)):
+        write_json(path, metrics(row.run.run_id, seed, excluded=["video9995"]))
+    note = build_row(experiments, row, results)["footnote"]
+    assert note.endswith("1 test clip(s) without frames left out.")
+    assert len(note) > 50  # the row's own footnote stays
 
 
 def test_labels_are_text_in_every_form(experiments: Experiments, results: Path) -> None:
