@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from discovla.captioning.prompt import PROMPTS
-from discovla.config import load_checked, validate
+from discovla.config import load_checked, load_yaml, validate
 from discovla.errors import UserError
 from discovla.files import content_hash
 from discovla.settings import RunSettings
 
 POSTS = ("none", "dsl", "qbnorm")
 ID = r"[a-z0-9][a-z0-9_-]*"
+PAPER_BACKBONE = "vit-b32"
+"""The backbone of the ablations and figures (Tables 5-9, Figures 6-9)."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Row:
     run: Run | None
     post: str = "none"
     recipe: str = "released"
-    backbone: str = "vit-b32"
+    backbone: str = PAPER_BACKBONE
     params_paper: float | None = None
     paper: Mapping[str, Any] = field(default_factory=dict)
     footnotes: tuple[str, ...] = ()
@@ -96,9 +98,17 @@ class Experiments:
 
     @classmethod
     def load(
-        cls, config: Mapping[str, Any] | None = None, folder: str | Path = "config"
+        cls,
+        config: Mapping[str, Any] | None = None,
+        folder: str | Path = "config",
+        overlay: str | Path | None = None,
     ) -> Experiments:
-        """Read and check `folder`; `config` (Snakemake's merged one) replaces config.yaml.
+        """Read and check `folder`.
+
+        Args:
+            config: Snakemake's merged configuration, in place of config.yaml.
+            folder: with everything else.
+            overlay: a file laid over config.yaml.
 
         Raises:
             UserError: naming file, row and key of the first thing that is not right.
@@ -106,6 +116,9 @@ class Experiments:
         folder = Path(folder)
         if config is None:
             config = load_checked(folder / "config.yaml", "config")
+            if overlay:
+                config = {**config, **load_yaml(overlay)}
+                validate(config, "config", str(overlay))
         else:
             validate(config, "config", f"{folder}/config.yaml")
         found = cls(
@@ -119,8 +132,22 @@ class Experiments:
             tables=_load_folder(folder / "tables", "table"),
             figures=_load_folder(folder / "figures", "figure"),
         )
+        found._check_names()
         found._check_quotes()
         return found
+
+    def _check_names(self) -> None:
+        both = sorted(self.tables.keys() & self.figures.keys())
+        if both:
+            raise UserError(f"{self.folder}: {both} are both in tables/ and figures/; rename one")
+        for table, spec in self.tables.items():
+            names = [row["row"] for row in spec["rows"]]
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise UserError(
+                    f"{self.folder}/tables/{table}.yaml: rows {twice} stand there twice; a row's "
+                    "id is the name of its file"
+                )
 
     def _check_quotes(self) -> None:
         for table, names in self.config["quote"].items():
@@ -263,8 +290,16 @@ class Experiments:
             raise UserError(f"{dataset}/{table} has no row {name!r}; known: {sorted(rows)}")
         return rows[name]
 
+    def metrics_files(self, row: Row, results: str = "results") -> list[str]:
+        """The metrics files of a row, one per seed; zero-shot has nothing a seed could change."""
+        if row.run is None:
+            return []
+        seeds = self.seeds(row.dataset)[: None if row.run.trains else 1]
+        folder = f"{results}/{row.dataset}/runs/{row.run.run_id}"
+        return [f"{folder}/seed{seed}/metrics.{row.post}.json" for seed in seeds]
+
     def _row(self, dataset: str, table: str, spec: Mapping[str, Any]) -> Row | None:
-        backbone = spec.get("backbone", "vit-b32")
+        backbone = spec.get("backbone", PAPER_BACKBONE)
         if backbone not in self.dataset(dataset)["backbones"]:
             return None
         method = spec.get("method")
@@ -309,12 +344,14 @@ class Experiments:
 
     def _points(self, dataset: str, figure: str) -> list[Row]:
         spec = self.figures[figure]
+        if PAPER_BACKBONE not in self.dataset(dataset)["backbones"]:
+            return []
         grid = spec.get("grids", {}).get(dataset, spec["grid"])
         parameter = spec["parameter"]
         rows = []
         for value in grid:
             where = f"{self.folder}/figures/{figure}.yaml: {parameter} = {value}"
-            run = self.resolve(dataset, "discovla", "vit-b32", {parameter: value}, where=where)
+            run = self.resolve(dataset, "discovla", PAPER_BACKBONE, {parameter: value}, where=where)
             rows.append(
                 Row(
                     table=figure,

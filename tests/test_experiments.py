@@ -185,6 +185,15 @@ def test_quoting_an_unknown_row_is_an_error(folder: Path) -> None:
         Experiments.load(config, folder)
 
 
+def test_a_row_that_stands_twice_is_refused(folder: Path) -> None:
+    change(
+        folder / "tables" / "table5.yaml",
+        lambda content: content["rows"].append(content["rows"][0]),
+    )
+    with pytest.raises(UserError, match=r"table5.yaml: rows \['zero-shot'\] stand there twice"):
+        Experiments.load(folder=folder)
+
+
 def test_unknown_names_list_the_known_ones(experiments: Experiments) -> None:
     with pytest.raises(UserError, match=r"no dataset 'msrvt'; known: .*msrvtt"):
         experiments.rows("msrvt", "table1")

@@ -29,6 +29,7 @@ def add_parser(subparsers: Any) -> None:
         parser.add_argument("name", help=sample)
         parser.add_argument("--dataset", required=True)
         parser.add_argument("--config-dir", default="config", help="default: %(default)s")
+        parser.add_argument("--configfile", help="laid over config.yaml, as Snakemake's option")
         parser.add_argument("--output", required=True, help="folder to write to")
         parser.set_defaults(run=write, kind=name)
 
@@ -37,7 +38,7 @@ def write(args: argparse.Namespace) -> int:
     """Write one table or figure."""
     from discovla.experiments import Experiments
 
-    experiments = Experiments.load(folder=args.config_dir)
+    experiments = Experiments.load(folder=args.config_dir, overlay=args.configfile)
     stem = Path(args.output) / args.name
     if args.kind == "figure":
         from discovla.report.figures import build_figure, write_figure

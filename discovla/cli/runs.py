@@ -13,7 +13,7 @@ EXAMPLE = """\
 examples:
   discovla runs table5                      every row of Table 5 on MSRVTT
   discovla runs demo/table5 --json          the same on the demo world, for programs
-  discovla runs --dataset lsmdc             every run of a dataset, once
+  discovla runs --dataset lsmdc             every row of every table of a dataset
 """
 
 
@@ -32,6 +32,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--dataset", default="msrvtt", help="default: %(default)s")
     parser.add_argument("--config-dir", default="config", help="default: %(default)s")
+    parser.add_argument("--configfile", help="laid over config.yaml, as Snakemake's option")
     parser.add_argument("--json", action="store_true", help="print JSON to stdout")
     parser.set_defaults(run=runs)
 
@@ -40,7 +41,7 @@ def runs(args: argparse.Namespace) -> int:
     """Print the rows of one table, or of all."""
     from discovla.experiments import Experiments
 
-    experiments = Experiments.load(folder=args.config_dir)
+    experiments = Experiments.load(folder=args.config_dir, overlay=args.configfile)
     dataset, table = _names(args.table, args.dataset)
     tables = [table] if table else [*experiments.tables, *experiments.figures]
     found = [
@@ -83,19 +84,16 @@ def describe(experiments: Any, row: Any) -> dict[str, Any]:
     }
     if row.run is None:
         return entry
-    folder = Path("results") / row.dataset / "runs" / row.run.run_id
-    seeds = experiments.seeds(row.dataset)[: None if row.run.trains else 1]
+    metrics = [Path(path) for path in experiments.metrics_files(row)]
+    adapters = [path.with_name("adapter.safetensors") for path in metrics]
     files = {
-        seed: {
-            "adapter": str(folder / f"seed{seed}" / "adapter.safetensors"),
-            "metrics": str(folder / f"seed{seed}" / f"metrics.{row.post}.json"),
-        }
-        for seed in seeds
+        path.parent.name: {"adapter": str(adapter), "metrics": str(path)}
+        for path, adapter in zip(metrics, adapters, strict=True)
     }
-    metrics = [Path(paths["metrics"]).exists() for paths in files.values()]
-    trained = [Path(paths["adapter"]).exists() for paths in files.values()]
+    evaluated = all(path.exists() for path in metrics)
+    trained = row.run.trains and all(path.exists() for path in adapters)
     entry["files"] = files
-    entry["state"] = "done" if all(metrics) else "trained" if all(trained) else "to do"
+    entry["state"] = "done" if evaluated else "trained" if trained else "to do"
     suffix = ".csv" if row.value is not None else f"/{row.row}.json"
     entry["command"] = f"snakemake results/{row.dataset}/{row.table}{suffix} --cores 8"
     return entry

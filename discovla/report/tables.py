@@ -46,23 +46,11 @@ class Table:
     notes: tuple[str, ...]
 
 
-def metrics_paths(
-    experiments: Experiments, row: Row, results: Path = Path("results")
-) -> list[Path]:
-    """The metrics files of a row, one per seed (one in all for zero-shot)."""
-    if row.run is None:
-        return []
-    seeds = experiments.seeds(row.dataset)
-    folder = results / row.dataset / "runs" / row.run.run_id
-    used = seeds if row.run.trains else seeds[:1]
-    return [folder / f"seed{seed}" / f"metrics.{row.post}.json" for seed in used]
-
-
 def build_row(
     experiments: Experiments, row: Row, results: Path = Path("results")
 ) -> dict[str, Any]:
     """All columns of one row; a cell that was not measured or not printed is None, never 0."""
-    measured = [read_json(path) for path in metrics_paths(experiments, row, results)]
+    measured = [read_json(path) for path in experiments.metrics_files(row, str(results))]
     line: dict[str, Any] = dict.fromkeys(COLUMNS)
     line |= {
         "table": row.table,
@@ -90,9 +78,11 @@ def _identity(row: Row, measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]
     assert row.run is not None
     settings = row.run.settings
     first = measured[0]
-    excluded = first["excluded"]
-    left_out = f"{len(excluded)} test clip(s) without frames left out." if excluded else None
-    notes = [*row.footnotes, *([left_out] if left_out else [])]
+    left_out = [
+        f"{len(first[key])} {split} clip(s) without frames left out."
+        for key, split in (("excluded", "test"), ("train_excluded", "training"))
+        if first[key]
+    ]
     return {
         "method": settings.method,
         "recipe": row.recipe,
@@ -106,10 +96,17 @@ def _identity(row: Row, measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]
         "selection": first["selection"]["rule"],
         "captions": settings.captions if settings.needs_captions else None,
         "data_id": _single("data_id", row, measured),
+        "train_data_id": _single("train_data_id", row, measured),
         "run_id": row.run.run_id,
-        "commit": first["code"]["commit"],
-        "footnote": " ".join(notes) or None,
+        "commit": " ".join(sorted({_version(found["code"]) for found in measured})),
+        "footnote": " ".join([*row.footnotes, *left_out]) or None,
     }
+
+
+def _version(code: Mapping[str, Any]) -> str:
+    """Commit of the code, `+` where files differed from it, or a digest of the package."""
+    commit = code["commit"]
+    return f"{commit[:12]}{'+' if code['dirty'] else ''}" if commit else code["package_sha"][:12]
 
 
 def _single(key: str, row: Row, measured: Sequence[Mapping[str, Any]]) -> Any:
@@ -144,13 +141,8 @@ def build_table(
     lines = [build_row(experiments, row, results) for row in experiments.rows(dataset, name)]
     if not lines:
         raise UserError(f"{dataset}/{name}: no row has a method to train or a printed number here")
-    data = {line["data_id"]: line["row"] for line in lines if line["data_id"]}
-    if len(data) > 1:
-        raise UserError(
-            f"{dataset}/{name} would mix results on different data: "
-            + ", ".join(f"{data_id} (row {row})" for data_id, row in data.items())
-            + ". Make all of them on the same annotations and clips, or quote the others."
-        )
+    for key in ("data_id", "train_data_id"):
+        _refuse_mixture(f"{dataset}/{name}", key, lines)
     frame = pd.DataFrame(lines, columns=COLUMNS)
     for column in COLUMNS:
         kind = "string" if column in TEXT else "Int64" if column in COUNTS else "float64"
@@ -159,9 +151,19 @@ def build_table(
     return Table(spec["title"], dataset, frame, _notes(frame))
 
 
+def _refuse_mixture(table: str, key: str, lines: Sequence[Mapping[str, Any]]) -> None:
+    data = {line[key]: line["row"] for line in lines if line.get(key)}
+    if len(data) > 1:
+        raise UserError(
+            f"{table} would mix results on different data ({key}): "
+            + ", ".join(f"{data_id} (row {row})" for data_id, row in data.items())
+            + ". Make all of them on the same annotations and clips, or quote the others."
+        )
+
+
 def _notes(frame: pd.DataFrame) -> tuple[str, ...]:
     notes = []
-    commits = [commit[:10] for commit in sorted(frame["commit"].dropna().unique())]
+    commits = sorted({commit for text in frame["commit"].dropna() for commit in text.split()})
     if len(commits) > 1:
         notes.append(f"Rows were made by different versions of the code: {', '.join(commits)}.")
     if (frame["post"] == "dsl").any():

@@ -290,6 +290,8 @@ def _run_fields(features: Features) -> dict[str, Any]:
         "split": metadata["split"],
         "selection": {"rule": metadata.get("selection"), "step": features.step},
         "excluded": features.json("excluded", []),
+        "train_data_id": metadata.get("train_data_id"),
+        "train_excluded": features.json("train_excluded", []),
         "reader": metadata.get("reader"),
         "precision": metadata.get("dtype"),
         "parameters": features.json("parameters"),

@@ -118,6 +118,7 @@ def extract_features(
         metadata["reader"] = reader
     if adapter:
         metadata |= {"step": adapter["step"], "selection": adapter["selection"]}
+        metadata |= {"train_data_id": adapter["data_id"], "train_excluded": adapter["excluded"]}
     _write(Path(output), tensors, sides, metadata)
     return metadata
 

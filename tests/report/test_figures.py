@@ -9,15 +9,14 @@ import pandas as pd
 from discovla.experiments import Experiments
 from discovla.files import write_json
 from discovla.report.figures import build_figure, write_figure
-from discovla.report.tables import metrics_paths
-from tests.report.test_tables import metrics
+from tests.report.test_tables import metrics, metrics_files
 
 
 def test_points_follow_the_grid(tmp_path: Path) -> None:
     experiments = Experiments.load()
     rows = experiments.rows("msrvtt", "figure6")
     for row in rows:
-        for path in metrics_paths(experiments, row, tmp_path):
+        for path in metrics_files(experiments, row, tmp_path):
             write_json(path, metrics(row.run.run_id, 42))
     figure = build_figure(experiments, "msrvtt", "figure6", tmp_path)
     first, second = tmp_path / "one.svg", tmp_path / "two.svg"

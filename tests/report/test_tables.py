@@ -12,13 +12,12 @@ import pytest
 
 from discovla.config import load_yaml
 from discovla.errors import UserError
-from discovla.experiments import Experiments
+from discovla.experiments import Experiments, Row
 from discovla.files import write_json
 from discovla.report.tables import (
     COLUMNS,
     build_row,
     build_table,
-    metrics_paths,
     to_latex,
     to_markdown,
     write_table,
@@ -43,18 +42,24 @@ def metrics(run_id: str, seed: int, **changes: Any) -> dict[str, Any]:
         "parameters": 561200,
         "ties": {"rule": "average", "t2v": 0, "v2t": None},
         "selection": {"rule": "last", "step": 9},
-        "code": {"commit": "c" * 40},
+        "code": {"commit": "c" * 40, "dirty": False, "package_sha": "e" * 64},
         "excluded": [],
+        "train_data_id": "f" * 10,
+        "train_excluded": [],
         "t2v": numbers,
         "v2t": None,
     } | changes
+
+
+def metrics_files(experiments: Experiments, row: Row, results: Path) -> list[Path]:
+    return [Path(path) for path in experiments.metrics_files(row, str(results))]
 
 
 @pytest.fixture
 def results(experiments: Experiments, tmp_path: Path) -> Path:
     """Metrics for every run of Table 5 on MSRVTT."""
     for row in experiments.rows("msrvtt", "table5"):
-        for seed, path in enumerate(metrics_paths(experiments, row, tmp_path)):
+        for seed, path in enumerate(metrics_files(experiments, row, tmp_path)):
             write_json(path, metrics(row.run.run_id, seed))
     return tmp_path
 
@@ -105,9 +110,19 @@ def test_quoted_rows_have_no_measured_number(experiments: Experiments) -> None:
 
 def test_a_table_never_mixes_two_data_sets(experiments: Experiments, results: Path) -> None:
     row = experiments.row("msrvtt", "table5", "b2")
-    for seed, path in enumerate(metrics_paths(experiments, row, results)):
+    for seed, path in enumerate(metrics_files(experiments, row, results)):
         write_json(path, metrics(row.run.run_id, seed, data_id="b" * 10))
-    with pytest.raises(UserError, match=r"mix results on different data: a{10} .*, b{10} \(row b2"):
+    with pytest.raises(
+        UserError, match=r"mix results on different data \(data_id\): a{10} .*, b{10} \(row b2"
+    ):
+        build_table(experiments, "msrvtt", "table5", results)
+
+
+def test_a_table_never_mixes_two_training_sets(experiments: Experiments, results: Path) -> None:
+    row = experiments.row("msrvtt", "table5", "b2")
+    for seed, path in enumerate(metrics_files(experiments, row, results)):
+        write_json(path, metrics(row.run.run_id, seed, train_data_id="b" * 10))
+    with pytest.raises(UserError, match=r"different data \(train_data_id\): .*b{10} \(row b2"):
         build_table(experiments, "msrvtt", "table5", results)
 
 
@@ -115,7 +130,7 @@ def test_seeds_of_a_row_on_different_data_are_refused(
     experiments: Experiments, results: Path
 ) -> None:
     row = experiments.row("msrvtt", "table5", "b2")
-    path = metrics_paths(experiments, row, results)[1]
+    path = metrics_files(experiments, row, results)[1]
     write_json(path, metrics(row.run.run_id, 1, data_id="b" * 10))
     with pytest.raises(UserError, match="table5/b2: its seeds were measured on different data"):
         build_row(experiments, row, results)
@@ -123,18 +138,18 @@ def test_seeds_of_a_row_on_different_data_are_refused(
 
 def test_rows_of_different_code_are_said(experiments: Experiments, results: Path) -> None:
     row = experiments.row("msrvtt", "table5", "b2")
-    for seed, path in enumerate(metrics_paths(experiments, row, results)):
-        write_json(path, metrics(row.run.run_id, seed, code={"commit": "d" * 40}))
+    for seed, path in enumerate(metrics_files(experiments, row, results)):
+        write_json(path, metrics(row.run.run_id, seed, code={"commit": "d" * 40, "dirty": True}))
     notes = build_table(experiments, "msrvtt", "table5", results).notes
-    assert any("cccccccccc, dddddddddd" in note for note in notes)
+    assert any("cccccccccccc, dddddddddddd+" in note for note in notes)
 
 
 def test_clips_left_out_are_said(experiments: Experiments, results: Path) -> None:
     row = experiments.row("msrvtt", "table5", "b3")
-    for seed, path in enumerate(metrics_paths(experiments, row, results)):
-        write_json(path, metrics(row.run.run_id, seed, excluded=["video9995"]))
+    for seed, path in enumerate(metrics_files(experiments, row, results)):
+        write_json(path, metrics(row.run.run_id, seed, excluded=["a"], train_excluded=["b", "c"]))
     note = build_row(experiments, row, results)["footnote"]
-    assert note.endswith("1 test clip(s) without frames left out.")
+    assert "1 test clip(s) without frames left out. 2 training clip(s)" in note
     assert len(note) > 50  # the row's own footnote stays
 
 

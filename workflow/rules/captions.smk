@@ -40,9 +40,7 @@ rule merge_captions:
         "logs/{dataset}/captions/{captions_id}/merge.log",
     conda:
         "../../environment.yml"
-    params:
-        shards="results/{dataset}/captions/{captions_id}",
     shell:
-        "python -m discovla merge-captions --shards {params.shards} "
+        "python -m discovla merge-captions {input.shards} "
         "--annotations {input.annotations} --captions-id {wildcards.captions_id} "
         "--output {output} > {log} 2>&1"

@@ -53,7 +53,7 @@ def demo_all_targets():
 def paper_targets():
     return [
         f"results/{dataset}/{name}.csv"
-        for dataset in ("msrvtt", "lsmdc", "activitynet", "didemo")
+        for dataset in EXPERIMENTS.config["data"]
         for name in EXPERIMENTS.targets(dataset)
     ]
 
@@ -67,8 +67,16 @@ def source_files(wildcards):
     return [root] if root else []
 
 
-def root_of(wildcards):
+# Snakemake keeps no record of params whose function takes `resources`. Where files lie and how this
+# machine runs decide no number, so a change of them must not make anything again.
+
+
+def root_of(wildcards, resources):
     return EXPERIMENTS.root(wildcards.dataset)
+
+
+def decode_timeout(wildcards, resources):
+    return EXPERIMENTS.config["decode_timeout"]
 
 
 def shards_of(dataset):
@@ -96,7 +104,7 @@ def caption_settings(wildcards):
     )
 
 
-def captioner_options(wildcards):
+def captioner_options(wildcards, resources):
     """What the caption command has to know of its model, or of the authors' file."""
     settings = caption_settings(wildcards).settings
     if settings.captions == "released":
@@ -185,16 +193,6 @@ def features_of(wildcards):
 # Tables
 
 
-def metrics_of_row(row):
-    """One metrics file per seed; zero-shot has nothing that a seed could change."""
-    if row.run is None:
-        return []
-    seeds = EXPERIMENTS.seeds(row.dataset)
-    folder = f"results/{row.dataset}/runs/{row.run.run_id}"
-    used = seeds if row.run.trains else seeds[:1]
-    return [f"{folder}/seed{seed}/metrics.{row.post}.json" for seed in used]
-
-
 def metrics_of(wildcards):
     """All metrics a table or figure needs, or one of its rows."""
     name = wildcards.get("table") or wildcards.get("figure")
@@ -205,14 +203,49 @@ def metrics_of(wildcards):
             rows = EXPERIMENTS.rows(wildcards.dataset, name)
     except UserError as error:
         raise WorkflowError(str(error)) from None
-    return [path for row in rows for path in metrics_of_row(row)]
+    return [path for row in rows for path in EXPERIMENTS.metrics_files(row)]
+
+
+def shown(row):
+    """What a row shows besides its numbers."""
+    return [
+        row.row,
+        row.label,
+        row.recipe,
+        row.post,
+        row.params_paper,
+        row.paper,
+        row.footnotes,
+    ]
 
 
 def table_labels(wildcards):
-    """What a change of which makes a table, and nothing else, again."""
+    """What a change of which makes a table or figure, and nothing else, again."""
     name = wildcards.get("table") or wildcards.get("figure")
-    rows = EXPERIMENTS.rows(wildcards.dataset, name)
-    return [[r.row, r.label, r.post, dict(r.paper), list(r.footnotes)] for r in rows]
+    spec = EXPERIMENTS.tables.get(name) or EXPERIMENTS.figures[name]
+    heads = [spec.get(key) for key in ("title", "metrics", "direction", "symbol")]
+    return repr(
+        [heads, [shown(row) for row in EXPERIMENTS.rows(wildcards.dataset, name)]]
+    )
+
+
+def row_labels(wildcards):
+    return repr(
+        shown(EXPERIMENTS.row(wildcards.dataset, wildcards.table, wildcards.row))
+    )
+
+
+def check_settings(wildcards):
+    """What the data check looks at: a change makes it, and nothing after it, again."""
+    keys = ("weights", "captioner_path", "allow_missing")
+    entry = EXPERIMENTS.dataset(wildcards.dataset)
+    parts = [
+        EXPERIMENTS.root(wildcards.dataset),
+        entry["reader"],
+        entry["rules"],
+        entry["expected"],
+    ]
+    return repr([*parts, *(EXPERIMENTS.config[key] for key in keys)])
 
 
 # Machine
@@ -228,19 +261,19 @@ def job_threads(wildcards):
     return 8 if on_gpu(wildcards) else 1
 
 
-def device_of(wildcards):
+def device_of(wildcards, resources):
     return EXPERIMENTS.device(wildcards.dataset)
 
 
-def loader_workers(wildcards):
+def loader_workers(wildcards, resources):
     return EXPERIMENTS.config["workers"] if on_gpu(wildcards) else 0
 
 
-def strict(wildcards):
+def strict(wildcards, resources):
     return "" if EXPERIMENTS.config["allow_missing"] else "--strict"
 
 
-def allow_missing(wildcards):
+def allow_missing(wildcards, resources):
     return "--allow-missing" if EXPERIMENTS.config["allow_missing"] else ""
 
 
@@ -255,10 +288,10 @@ def explain_failures(log_files):
     )
     for path in dict.fromkeys(failed):
         if Path(path).exists():
-            found = (
-                Path(path)
-                .read_text(encoding="utf-8", errors="replace")
-                .rpartition("error: ")
+            text = Path(path).read_text(encoding="utf-8", errors="replace").strip()
+            last = (
+                text.rpartition("error: ")[2]
+                if "error: " in text
+                else text.split("\n")[-1]
             )
-            if found[1]:
-                print(f"\n{found[2].strip()}\n(log: {path})", file=sys.stderr)
+            print(f"\n{last}\n(log: {path})", file=sys.stderr)

@@ -11,6 +11,8 @@ rule check:
         "logs/{dataset}/check.log",
     conda:
         "../../environment.yml"
+    params:
+        settings=check_settings,
     script:
         "../scripts/check_data.py"
 
@@ -48,9 +50,10 @@ rule clips:
     params:
         root=root_of,
         strict=strict,
+        timeout=decode_timeout,
     shell:
         "python -m discovla clips --annotations {input.annotations} --root {params.root:q} "
-        "{params.strict} --output {output} > {log} 2>&1"
+        "{params.strict} --timeout {params.timeout} --output {output} > {log} 2>&1"
 
 
 rule sample_frames:
@@ -75,7 +78,7 @@ rule sample_frames:
         sampling=lambda wildcards: frame_settings(wildcards).sampling,
         fps=lambda wildcards: frame_settings(wildcards).sampling_fps,
         reader=config["reader"],
-        timeout=config["decode_timeout"],
+        timeout=decode_timeout,
     shell:
         "python -m discovla sample-frames --annotations {input.annotations} --clips {input.clips} "
         "--root {params.root:q} --shard {wildcards.shard} --frames-id {wildcards.frames_id} "

@@ -27,11 +27,13 @@ rule features:
             "frames", [str(Path(path).parent) for path in input.frames]
         ),
         device=device_of,
+        workers=loader_workers,
         allow=allow_missing,
     shell:
         "python -m discovla features --config {input.config} {params.adapter} "
         "--split {wildcards.split} --annotations {input.annotations} {params.frames} "
-        "--seed {wildcards.seed} --device {params.device} {params.allow} "
+        "--seed {wildcards.seed} --device {params.device} "
+        "--workers {params.workers} {params.allow} "
         "--output {output} > {log} 2>&1"
 
 

@@ -34,6 +34,8 @@ rule row:
         "logs/{dataset}/{table}/{row}.log",
     conda:
         "../../environment.yml"
+    params:
+        row=row_labels,
     script:
         "../scripts/make_row.py"
 
