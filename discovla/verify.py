@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from discovla.errors import UserError
 from discovla.files import read_json
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 METRIC_KEYS = ("run_id", "seed", "data_id", "n_queries_t2v", "post", "ties", "t2v", "v2t", "code")
 
@@ -40,6 +43,12 @@ def _clips(path: Path) -> str:
     from discovla.data.clips import read_clips
 
     return f"clips: {read_clips(path)['status'].value_counts().to_dict()}"
+
+
+def _bank(path: Path) -> str:
+    from discovla.retrieval.stored import read_texts
+
+    return f"features of the bank: {len(read_texts(path).tensors['text']):,} captions"
 
 
 def _frames(path: Path) -> str:
@@ -80,30 +89,51 @@ def _features(path: Path) -> str:
     return f"features: {len(tensors['text']):,} captions, {len(tensors['video']):,} videos"
 
 
-def _metrics(path: Path) -> str:
+def _object(path: Path, keys: tuple[str, ...], what: str) -> dict[str, Any]:
     found = read_json(path)
-    missing = [key for key in METRIC_KEYS if key not in found]
+    missing = [key for key in keys if not isinstance(found, dict) or key not in found]
     if missing:
-        raise UserError(f"{path}: not a metrics file: no {', '.join(missing)}")
+        raise UserError(f"{path}: not {what}: no {', '.join(missing)}")
+    return found
+
+
+def _metrics(path: Path) -> str:
+    found = _object(path, METRIC_KEYS, "a metrics file")
     return f"metrics of {found['run_id']}, seed {found['seed']}: t2v {found['t2v']}"
 
 
-def _table(path: Path) -> str:
+def _csv(path: Path, columns: Sequence[str], what: str) -> pd.DataFrame:
     import pandas as pd
 
+    try:
+        frame = pd.read_csv(path)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not readable as CSV ({error}); make it again") from None
+    missing = [column for column in columns if column not in frame]
+    if missing:
+        raise UserError(f"{path}: not {what}: no columns {missing[:5]}")
+    return frame
+
+
+def _curve(path: Path) -> str:
+    frame = _csv(path, ("step", "lr", "loss"), "a training curve")
+    return f"training curve: {len(frame)} readings up to step {int(frame['step'].max())}"
+
+
+def _row(path: Path) -> str:
+    found = _object(path, ("table", "row", "provenance"), "a row of a table")
+    return f"row {found['table']}/{found['row']}: {found['provenance']}"
+
+
+def _table(path: Path) -> str:
     from discovla.report.tables import COLUMNS
 
-    frame = pd.read_csv(path)
-    missing = [column for column in COLUMNS if column not in frame]
-    if missing:
-        raise UserError(f"{path}: not a table of this workflow: no columns {missing[:5]}")
+    frame = _csv(path, COLUMNS, "a table of this workflow")
     return f"table: {len(frame)} rows, {int(frame['run_id'].notna().sum())} measured"
 
 
 def _check(path: Path) -> str:
-    found: Any = read_json(path)
-    if "videos" not in found or "counts" not in found:
-        raise UserError(f"{path}: not a data check")
+    found = _object(path, ("dataset", "videos", "counts"), "a data check")
     return f"check of {found['dataset']}: {found['counts']}"
 
 
@@ -111,7 +141,7 @@ KINDS: dict[str, Callable[[Path], str]] = {
     "annotations.parquet": _annotations,
     "clips.parquet": _clips,
     "frames/*/*-of-*.arrow": _frames,
-    "frames/*": _frames,
+    "resources/*/frames/*": _frames,
     "captions/*/*-of-*.parquet": _captions,
     "captions/*.parquet": _captions,
     "runs/*/config.json": _config,
@@ -119,8 +149,11 @@ KINDS: dict[str, Callable[[Path], str]] = {
     "epoch*.safetensors": _adapter,
     "features.test.safetensors": _features,
     "features.val.safetensors": _features,
+    "features.bank.safetensors": _bank,
     "metrics.*.json": _metrics,
     "check.json": _check,
+    "results/*/*/*.json": _row,
+    "curve.csv": _curve,
     "*.csv": _table,
 }
 """How an artefact is recognised, by the end of its path."""

@@ -2,7 +2,7 @@
 
 Each command is one module of this package with `add_parser(subparsers)`; heavy libraries are
 imported inside the command that needs them. Exit codes: 0 done, 1 the user can mend it, 2 usage,
-3 a check did not hold, 130 interrupted.
+3 a check did not hold (`parity`: 1), 130 interrupted.
 """
 
 from __future__ import annotations

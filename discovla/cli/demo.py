@@ -24,7 +24,7 @@ def add_parser(subparsers: Any) -> None:
         "demo-pretrain",
         help="pretrain the demo's tiny CLIP and LLaVA-NeXT again (20 to 35 CPU minutes)",
         description="Regenerate the shipped weights on one CPU thread and measure them.",
-        epilog="example:\n  discovla demo-pretrain --output /tmp/demo-weights",
+        epilog="example:\n  discovla demo-pretrain --output build/demo-weights",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     pretrain.add_argument(

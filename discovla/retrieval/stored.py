@@ -96,13 +96,18 @@ def read_features(path: str | Path) -> Features:
     return features
 
 
+def read_texts(path: str | Path) -> Features:
+    """Features of captions alone: `text`."""
+    return _read(path, {"text": 2})
+
+
 def read_bank(path: str | Path, gallery: Features) -> Features:
     """Features of the training captions, made by the same run as those of `gallery`.
 
     Clips that were left out of the gallery do not matter to a bank, so the annotations must be the
     same, but not the data_id.
     """
-    bank = _read(path, {"text": 2})
+    bank = read_texts(path)
     for name in ("run_id", "seed", "annotations_id"):
         ours, its = gallery.metadata.get(name), bank.metadata.get(name)
         if ours != its:

@@ -231,6 +231,7 @@ def test_features_give_the_metrics_file(files: dict[str, Path], sim: Array) -> N
         **{"run_id": "discovla-demo-clip-0123456789", "seed": 42, "data_id": "abcdef0123"},
         **{"dataset": "demo", "split": "test", "selection": {"rule": "last", "step": 150}},
         **{"excluded": ["--video", "ü/../x"], "reader": "pyav", "precision": "fp32"},
+        **{"train_data_id": None, "train_excluded": []},
         "parameters": 22808,
     }
     assert {name: found[name] for name in run} == run

@@ -98,6 +98,7 @@ def test_features_truth_and_ids(world: World, adapter: Path, tmp_path: Path) -> 
             **{"split": "test", "annotations_id": data_id, "data_id": data_id, "excluded": "[]"},
             **{"dtype": "fp32", "parameters": str(trained), "reader": "pyav"},
             **{"step": "10", "selection": "last"},
+            **{"train_data_id": data_id, "train_excluded": "[]"},
         }
     )
 

@@ -9,6 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from discovla.errors import CheckFailed
+from discovla.scripting import logged_to
+
 SCRIPTS = sorted(Path("workflow/scripts").glob("*.py"))
 
 
@@ -19,6 +22,18 @@ def test_scripts_are_thin(path: Path) -> None:
 
 def test_run_config_is_written_as_given(tmp_path: Path) -> None:
     output = tmp_path / "config.json"
-    fake = SimpleNamespace(output=[str(output)], params=SimpleNamespace(config={"run_id": "x"}))
+    fake = SimpleNamespace(
+        output=[str(output)],
+        log=[str(tmp_path / "log")],
+        params=SimpleNamespace(config={"run_id": "x"}),
+    )
     runpy.run_path("workflow/scripts/write_run_config.py", init_globals={"snakemake": fake})
     assert json.loads(output.read_text()) == {"run_id": "x"}
+
+
+def test_a_user_error_ends_a_script_with_its_text_in_the_log(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with pytest.raises(SystemExit) as stopped, logged_to(log):
+        raise CheckFailed("data.csv: row 3 has no caption")
+    assert stopped.value.code == 3
+    assert log.read_text() == "error: data.csv: row 3 has no caption\n"

@@ -90,6 +90,18 @@ def test_finished_work_is_not_planned_again(undisturbed: Path) -> None:
     assert "Nothing to be done" in found.stdout, found.stdout[-2000:]
 
 
+def test_how_the_machine_runs_triggers_nothing(undisturbed: Path) -> None:
+    path = undisturbed / "config" / "config.yaml"
+    before = path.read_text()
+    try:
+        machine = {"workers": 9, "decode_timeout": 5, "allow_missing": True}
+        edit(path, lambda content: content.update(machine))
+        jobs = planned(snakemake(undisturbed, TARGET, "-n").stdout)
+        assert set(jobs) <= {"check"}, jobs  # the check looks again; nothing follows from that
+    finally:
+        path.write_text(before)
+
+
 def test_a_new_label_trains_nothing_and_a_new_row_only_itself(undisturbed: Path) -> None:
     path = undisturbed / "config" / "tables" / "smoke.yaml"
     before = path.read_text()
