@@ -238,29 +238,15 @@ class EvalClips(Dataset[Batch]):
 
 
 class EvalTexts(Dataset[Batch]):
-    """The captions of a split, in the order of the annotations.
+    """The captions of some rows, in their order.
 
     Args:
         annotations: rows of one split.
         tokenize: the model's tokenizer.
         words: L.
-        clip_ids: the videos they are matched with; captions of other clips are left out. None for
-            a bank of captions without videos.
     """
 
-    def __init__(
-        self,
-        annotations: pd.DataFrame,
-        tokenize: Tokenize,
-        words: int,
-        clip_ids: Sequence[str] | None = None,
-    ) -> None:
-        self.truth: Tensor | None = None
-        """(T,) int64: which of `clip_ids` each caption belongs to."""
-        if clip_ids is not None:
-            row = {clip: n for n, clip in enumerate(clip_ids)}
-            annotations = annotations[annotations["clip_id"].isin(row)]
-            self.truth = torch.tensor([row[clip] for clip in annotations["clip_id"]])
+    def __init__(self, annotations: pd.DataFrame, tokenize: Tokenize, words: int) -> None:
         self.caption_ids: list[str] = annotations["caption_id"].tolist()
         self._tokens = Tokens(annotations["caption"].tolist(), tokenize, words)
 

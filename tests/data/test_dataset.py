@@ -216,21 +216,17 @@ def test_evaluation_batches(world: World, store: FrameStore) -> None:
         (1, 5, 3, SIDE, SIDE),
     ]
     shuffled = test.iloc[[2, 0, 1, 3, 0]]
-    texts = EvalTexts(shuffled, tokenize, WORDS, clips.clip_ids)
-    assert texts.truth is not None
-    assert texts.truth.tolist() == [2, 0, 1, 3, 0]
+    texts = EvalTexts(shuffled, tokenize, WORDS)
+    assert texts.caption_ids == shuffled["caption_id"].tolist()
     ids = torch.cat([b["text_ids"] for b in texts.batches(2)])
     assert torch.equal(ids, tokenize(shuffled["caption"].tolist(), WORDS))
 
 
-def test_captions_of_left_out_clips_are_left_out(train: pd.DataFrame, store: FrameStore) -> None:
+def test_clips_without_frames_are_left_out_and_named(
+    train: pd.DataFrame, store: FrameStore
+) -> None:
     with pytest.raises(UserError, match="2 of 8 clips have no frames"):
         EvalClips(train, store, SIDE)
     clips = EvalClips(train, store, SIDE, allow_missing=True)
-    texts = EvalTexts(train, tokenize, WORDS, clips.clip_ids)
     assert clips.excluded == ["broken", "../../outside"]
-    assert len(texts) == 9
-    assert not any("broken" in caption_id for caption_id in texts.caption_ids)
-    bank = EvalTexts(train, tokenize, WORDS)
-    assert bank.truth is None
-    assert len(bank) == 11
+    assert len(clips.clip_ids) == 6

@@ -10,7 +10,8 @@ import pytest
 
 from discovla.cli import main
 from discovla.errors import UserError
-from discovla.methods.catalogue import catalogue
+from discovla.experiments import Experiments
+from discovla.methods.catalogue import ENTRIES, catalogue
 from discovla.models.backbone import meta_backbone
 from discovla.models.retriever import build_retriever
 from tests.models import tiny
@@ -25,6 +26,18 @@ COUNTS = {
     "discovla": (561_200, 17_424),
     "discovla-paper": (557_056, 16_384),
 }
+
+
+def test_configurations_are_the_rows_of_the_paper_tables(root: Path) -> None:
+    experiments = Experiments.load(folder=root / "config")
+    specs = {spec["row"]: spec for spec in experiments.tables["table5"]["rows"]}
+    for entry in ENTRIES:
+        if entry.name in ("full", "discovla-paper"):
+            continue
+        spec = specs[entry.name]
+        assert entry.method == spec["method"]
+        assert dict(entry.changes) == spec.get("set", {}), entry.name
+        assert entry.paper_millions == spec["params"]
 
 
 def real_size(**changes: Any) -> dict[str, int]:

@@ -142,4 +142,8 @@ def test_ctrl_c_and_kill_lose_nothing(
 
     found = snakemake(folder, TARGET)
     assert found.returncode == 0, found.stdout[-4000:]
-    assert (folder / TARGET).read_bytes() == (undisturbed / TARGET).read_bytes()
+    one, other = (pd.read_csv(place / TARGET) for place in (folder, undisturbed))
+    # Every number to the last digit; the repository may have moved on between the two runs.
+    pd.testing.assert_frame_equal(
+        one.drop(columns="commit"), other.drop(columns="commit"), check_exact=True
+    )

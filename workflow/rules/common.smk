@@ -11,9 +11,13 @@ from discovla.errors import UserError
 from discovla.experiments import Experiments, ID, POSTS
 from discovla.files import read_json
 
-# Shell rules must find the Python that runs Snakemake, also when no environment is activated.
+# Jobs must find the Python that runs Snakemake, also when no environment is activated, and this
+# repository's package, also from another working directory or in an environment of their own.
 os.environ.update(
-    PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])
+    PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()]),
+    PYTHONPATH=os.pathsep.join(
+        filter(None, [str(workflow.basedir), os.environ.get("PYTHONPATH")])
+    ),
 )
 
 try:
