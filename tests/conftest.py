@@ -37,3 +37,17 @@ def shared() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+ALLOWED_SKIPS = ("reference data not present: shared/", "no CUDA device")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A test may only be skipped for a reason that is listed here: none is lost unnoticed."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter else []
+    reasons = [str(report.longrepr[-1]).removeprefix("Skipped: ") for report in skipped]
+    unknown = [reason for reason in reasons if not reason.startswith(ALLOWED_SKIPS)]
+    if unknown and session.exitstatus == 0:
+        reporter.write_line(f"skipped for a reason that is not listed: {unknown}", red=True)
+        session.exitstatus = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import yaml
@@ -20,3 +21,14 @@ def test_differences_name_every_setting_of_the_paper_recipe() -> None:
     items = yaml.safe_load(Path(SOURCE).read_text(encoding="utf-8"))
     named = {name.strip() for item in items for name in item["setting"].split(",")}
     assert set(load_yaml("config/defaults.yaml")["recipes"]["paper"]) <= named
+
+
+def test_pages_hold_no_placeholders() -> None:
+    for page in [*Path().glob("*.md"), *Path("docs").glob("*.md")]:
+        assert not re.search(r"@[A-Z]{3,}@", page.read_text(encoding="utf-8")), page
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in [*Path().glob("*.md"), *Path("docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+            assert "://" in target or (page.parent / target).exists(), f"{page}: {target}"
