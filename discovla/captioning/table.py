@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from discovla.captioning.completeness import Expected
 from discovla.data.annotations.base import of_split, read_annotations
-from discovla.data.shards import parse_shard, shard_name
+from discovla.data.shards import complete_shards
 from discovla.data.tables import parse_metadata, readable, with_metadata
 from discovla.errors import UserError
 from discovla.files import atomic_path
@@ -97,21 +97,7 @@ def shards_in(folder: str | Path) -> list[Path]:
     Raises:
         UserError: there are none, some are absent, or shards of several divisions are mixed.
     """
-    folder = Path(folder)
-    found = [path for path in folder.glob("*-of-*.parquet") if not path.name.startswith(".")]
-    if not found:
-        raise UserError(f"{folder}: no caption shards here (N-of-M.parquet); run the rule caption")
-    totals = sorted({parse_shard(path.stem)[1] for path in found})
-    if len(totals) > 1:
-        raise UserError(f"{folder}: shards of several divisions, of {totals}; keep one division")
-    names = [f"{shard_name(i, totals[0])}.parquet" for i in range(1, totals[0] + 1)]
-    absent = [name for name in names if not (folder / name).is_file()]
-    if absent:
-        raise UserError(
-            f"{folder}: {len(absent)} of {totals[0]} caption shards are missing: "
-            f"{', '.join(absent[:5])}"
-        )
-    return [folder / name for name in names]
+    return complete_shards(Path(folder), ".parquet", "caption shards", rule="caption_shard")
 
 
 def merge(

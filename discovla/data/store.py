@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from discovla.data.shards import parse_shard, shard_name, shard_of
+from discovla.data.shards import complete_shards, parse_shard, shard_of
 from discovla.data.tables import parse_metadata, readable
 from discovla.errors import UserError
 
@@ -197,16 +197,4 @@ def _shard_files(source: str | Path | Sequence[str | Path]) -> list[Path]:
     source = Path(source)
     if not source.is_dir():
         return [source]
-    files = [path for path in source.glob("*-of-*.arrow") if not path.name.startswith(".")]
-    if not files:
-        raise UserError(f"{source}: no frames here (N-of-M.arrow); run the rule sample_frames")
-    totals = sorted({parse_shard(path.stem)[1] for path in files})
-    if len(totals) > 1:
-        raise UserError(f"{source}: shards of several divisions, of {totals}; keep one division")
-    names = [f"{shard_name(i, totals[0])}.arrow" for i in range(1, totals[0] + 1)]
-    absent = [name for name in names if not (source / name).is_file()]
-    if absent:
-        raise UserError(
-            f"{source}: {len(absent)} of {totals[0]} shards are missing: {', '.join(absent[:5])}"
-        )
-    return [source / name for name in names]
+    return complete_shards(source, ".arrow", "frames", rule="sample_frames")

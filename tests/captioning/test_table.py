@@ -198,7 +198,7 @@ def test_shards_of_a_folder(world, shards) -> None:
     folder = shards[0].parent
     assert table.shards_in(folder) == shards
     shards[1].rename(folder / "kept.txt")
-    with pytest.raises(UserError, match=r"1 of 3 caption shards are missing: 2-of-3\.parquet"):
+    with pytest.raises(UserError, match=r"1 of 3 shards are missing: 2-of-3\.parquet"):
         table.shards_in(folder)
     shards[0].rename(folder / "1-of-2.parquet")
     with pytest.raises(UserError, match=r"\[2, 3\]"):
