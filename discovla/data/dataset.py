@@ -115,7 +115,7 @@ class RetrievalDataset(Dataset[Batch]):
             of loader processes changes nothing.
         allow_missing: leave clips without frames out, in `excluded`.
 
-    Each item, without the leading B of a batch:
+    Each item, without the leading B of a batch (which cuts L after its longest text):
         text_ids (B, L) int64, text_mask (B, L) bool, video (B, F, 3, S, S) uint8,
         video_mask (B, F) bool, video_index (B,) int64, equal for pairs of one clip; with pseudo
         captions also frame_text_ids (B, F, L) int64 and frame_text_mask (B, F, L) bool.
@@ -258,13 +258,22 @@ class EvalTexts(Dataset[Batch]):
         return {"text_ids": ids, "text_mask": token_mask(ids)}
 
     def batches(self, size: int) -> DataLoader[Batch]:
-        """Batches in order: text_ids (B, L) int64 and text_mask (B, L) bool."""
+        """Batches in order: text_ids (B, l) int64 and text_mask (B, l) bool, l <= L the longest."""
         return DataLoader(self, batch_size=size, collate_fn=collate)
 
 
 def collate(items: Sequence[Mapping[str, Tensor]]) -> Batch:
-    """Stack the items of a batch; clips of one batch have one size by then."""
-    return {name: torch.stack([item[name] for item in items]) for name in items[0]}
+    """Stack the items of a batch, whose clips have one size by then.
+
+    Texts are cut after the longest of the batch: nothing reads what follows an end mark, and the
+    text tower's work grows with the length.
+    """
+    batch = {name: torch.stack([item[name] for item in items]) for name in items[0]}
+    for name in [name for name in batch if name.endswith("_mask") and name != "video_mask"]:
+        longest = int(batch[name].flatten(0, -2).any(0).sum())
+        for text in (name, name.replace("_mask", "_ids")):
+            batch[text] = batch[text][..., :longest].contiguous()
+    return batch
 
 
 def _some(names: Sequence[str]) -> str:

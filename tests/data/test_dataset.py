@@ -67,22 +67,24 @@ def test_batch_format(train: pd.DataFrame, store: FrameStore) -> None:
     data = dataset(train, store, captions=Captions(train["caption_id"]))
     assert len(data) == 9
     batch = collate([data[i] for i in range(4)])
+    rows = train.iloc[:4]
+    texts = tokenize(rows["caption"].tolist(), WORDS)
+    longest = int(token_mask(texts).sum(1).max())
     shapes = {name: (tuple(value.shape), value.dtype) for name, value in batch.items()}
     assert shapes == {
-        "text_ids": ((4, WORDS), torch.int64),
-        "text_mask": ((4, WORDS), torch.bool),
-        "frame_text_ids": ((4, 5, WORDS), torch.int64),
-        "frame_text_mask": ((4, 5, WORDS), torch.bool),
+        "text_ids": ((4, longest), torch.int64),
+        "text_mask": ((4, longest), torch.bool),
+        "frame_text_ids": ((4, 5, 7), torch.int64),  # three letters, a blank, a digit, two marks
+        "frame_text_mask": ((4, 5, 7), torch.bool),
         "video": ((4, 5, 3, SIDE, SIDE), torch.uint8),
         "video_mask": ((4, 5), torch.bool),
         "video_index": ((4,), torch.int64),
     }
     assert batch["video_index"].tolist() == [0, 1, 1, 2]
     assert batch["video_mask"].all()
-    rows = train.iloc[:4]
-    assert torch.equal(batch["text_ids"], tokenize(rows["caption"].tolist(), WORDS))
+    assert torch.equal(batch["text_ids"], texts[:, :longest])
     for i, caption_id in enumerate(rows["caption_id"]):
-        expected = tokenize([f"{caption_id[-3:]} {n}" for n in range(5)], WORDS)
+        expected = tokenize([f"{caption_id[-3:]} {n}" for n in range(5)], 7)
         assert torch.equal(batch["frame_text_ids"][i], expected)
     for i, clip_id in enumerate(rows["clip_id"]):
         assert np.array_equal(batch["video"][i].numpy(), prepare(store.clip(clip_id), SIDE))
@@ -112,6 +114,21 @@ def test_equal_texts_are_tokenised_once() -> None:
     assert seen == ["a", "b"]
     assert len(tokens) == 4
     assert torch.equal(tokens.ids(torch.tensor([3])), tokens.ids(torch.tensor([0])))
+
+
+@given(st.lists(st.lists(st.text("!ab", max_size=15), min_size=2, max_size=2), min_size=1))
+def test_texts_are_cut_after_the_longest_of_the_batch(pairs: list[list[str]]) -> None:
+    items = []
+    for texts in pairs:
+        ids = tokenize(texts, WORDS)
+        items.append({"frame_text_ids": ids, "frame_text_mask": token_mask(ids)})
+    batch = collate(items)
+    longest = max(min(len(text) + 2, WORDS) for texts in pairs for text in texts)
+    assert (
+        batch["frame_text_ids"].shape == batch["frame_text_mask"].shape == (len(pairs), 2, longest)
+    )
+    for texts, ids in zip(pairs, batch["frame_text_ids"], strict=True):
+        assert torch.equal(ids, tokenize(texts, WORDS)[:, :longest])
 
 
 def epoch_batches(data: RetrievalDataset, workers: int, epoch: int) -> list[dict]:
@@ -219,7 +236,7 @@ def test_evaluation_batches(world: World, store: FrameStore) -> None:
     texts = EvalTexts(shuffled, tokenize, WORDS)
     assert texts.caption_ids == shuffled["caption_id"].tolist()
     ids = torch.cat([b["text_ids"] for b in texts.batches(2)])
-    assert torch.equal(ids, tokenize(shuffled["caption"].tolist(), WORDS))
+    assert torch.equal(ids, tokenize(shuffled["caption"].tolist(), ids.shape[1]))
 
 
 def test_clips_without_frames_are_left_out_and_named(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from discovla.errors import UserError
 from discovla.models.hooks import Outputs
@@ -62,6 +63,23 @@ def test_loss_can_be_joined_from_features() -> None:
     whole, parts = model.loss(batch), model.loss_of(joined, batch)
     for name in whole:
         torch.testing.assert_close(whole[name], parts[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("attention", ["video", "average", "ivfusion"])
+def test_padding_behind_the_longest_text_changes_nothing(attention: str) -> None:
+    """`collate` cuts it off."""
+    short = tiny.batch(length=8)
+    long = {n: F.pad(t, (0, 2)) if "text" in n else t for n, t in short.items()}
+    results = []
+    for batch in (long, short):
+        model = tiny.model(attention=attention)
+        losses = model.loss(batch)
+        losses["loss"].backward()
+        results.append(
+            (losses, {n: p.grad for n, p in model.named_parameters() if p.requires_grad})
+        )
+    torch.testing.assert_close(results[0][0], results[1][0])
+    torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-3, atol=5e-5)
 
 
 def test_same_video_pairs_leave_the_loss() -> None:
