@@ -1,0 +1,77 @@
+"""Timing of several ways to do the same thing: interleaved, CPU time, the best of N rounds.
+
+On shared machines only ratios mean something, and only of runs side by side: every round runs each
+way once, so that a slow spell meets all of them.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Best times of one way, in seconds."""
+
+    name: str
+    cpu: float
+    wall: float
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and of its children that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def interleave(
+    ways: Mapping[str, Callable[[], Any]],
+    *,
+    rounds: int = 5,
+    same: Callable[[Any, Any], None] | None = None,
+    sync: Callable[[], None] = lambda: None,
+) -> list[Timing]:
+    """Time every way `rounds` times in turn.
+
+    Args:
+        ways: name → what to time; each returns its result.
+        rounds: the best of these counts.
+        same: called with the first way's result and another's; raises where they differ.
+        sync: waits for the device, where there is one.
+
+    Returns:
+        One timing per way, in the order of `ways`.
+    """
+    best: dict[str, Timing] = {}
+    for number in range(rounds):
+        results = {}
+        for name, way in ways.items():
+            sync()
+            cpu, wall = cpu_seconds(), time.perf_counter()
+            results[name] = way()
+            sync()
+            cpu, wall = cpu_seconds() - cpu, time.perf_counter() - wall
+            known = best.get(name, Timing(name, cpu, wall))
+            best[name] = Timing(name, min(cpu, known.cpu), min(wall, known.wall))
+        if same is not None and number == 0:
+            first, *others = results.values()
+            for other in others:
+                same(first, other)
+    return list(best.values())
+
+
+def print_timings(title: str, timings: list[Timing], unit: int = 1) -> None:
+    """A table of milliseconds per `unit`, with ratios to the first way, and the machine."""
+    print(f"\n{title}")
+    print(f"{'':<32}{'CPU ms':>10}{'wall ms':>10}{'CPU ratio':>11}")
+    for timing in timings:
+        ratio = timings[0].cpu / timing.cpu if timing.cpu else float("nan")
+        cpu, wall = (1e3 * value / unit for value in (timing.cpu, timing.wall))
+        print(f"{timing.name:<32}{cpu:>10.2f}{wall:>10.2f}{ratio:>10.2f}x")
+    load = os.getloadavg()[0]
+    print(f"{platform.machine()}, {os.cpu_count()} cores, load {load:.1f}; best of interleaved runs")
