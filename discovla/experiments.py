@@ -17,6 +17,7 @@ from discovla.captioning.prompt import PROMPTS
 from discovla.config import load_checked, load_yaml, validate
 from discovla.errors import UserError
 from discovla.files import content_hash
+from discovla.models.dims import read_dims
 from discovla.settings import RunSettings
 
 POSTS = ("none", "dsl", "qbnorm")
@@ -74,6 +75,7 @@ class Row:
     run: Run | None
     post: str = "none"
     recipe: str = "released"
+    protocol: str = "unified"
     backbone: str = PAPER_BACKBONE
     params_paper: float | None = None
     paper: Mapping[str, Any] = field(default_factory=dict)
@@ -196,6 +198,7 @@ class Experiments:
         overrides: Mapping[str, Any],
         recipe: str = "released",
         where: str = "command line",
+        protocol: str = "unified",
     ) -> Run:
         """The run of one row; `where` names the row in error messages."""
         entry = self.dataset(dataset)
@@ -210,22 +213,38 @@ class Experiments:
             **self.defaults["recipes"][recipe],
             **entry["set"],
             **self.methods[method]["set"],
+            **self._protocol(method, protocol, dataset, where),
             **entry.get("methods", {}).get(method, {}),
             **overrides,
             "method": method,
             "backbone": entry["backbones"][backbone],
         }
         settings = RunSettings.from_mapping(values, where)
+        found = self._backbone(settings.backbone, where)
+        if dims := read_dims(found["architecture"]):
+            settings.options.check(settings, dims)
         frames_id = self._frames_id(dataset, settings)
         captions_id = self._captions_id(settings, frames_id) if settings.needs_captions else None
         return Run(
             dataset=dataset,
             settings=settings,
-            backbone=self._backbone(settings.backbone, where),
+            backbone=found,
             trains=self.methods[method]["trains"],
             frames_id=frames_id,
             captions_id=captions_id,
         )
+
+    def _protocol(self, method: str, protocol: str, dataset: str, where: str) -> Mapping[str, Any]:
+        """What a protocol sets for a method, and then for this dataset."""
+        known = self.methods[method].get("protocols", {})
+        if protocol not in known:
+            if protocol == "unified":
+                return {}
+            raise UserError(
+                f"{where}: method {method} has no protocol {protocol!r}; "
+                f"known: {sorted({'unified', *known})} (config/methods.yaml)"
+            )
+        return {**known[protocol]["set"], **known[protocol].get("datasets", {}).get(dataset, {})}
 
     def _backbone(self, name: str, where: str) -> dict[str, Any]:
         if name not in self.backbones:
@@ -302,17 +321,21 @@ class Experiments:
         backbone = spec.get("backbone", PAPER_BACKBONE)
         if backbone not in self.dataset(dataset)["backbones"]:
             return None
+        if dataset not in spec.get("datasets", [dataset]):
+            return None
         method = spec.get("method")
         if spec["row"] in self.config["quote"].get(table, ()):
             method = None
         paper = self._paper(table, spec, dataset)
         if method is None and not paper:
             return None
-        recipe = spec.get("recipe", "released")
+        recipe, protocol = spec.get("recipe", "released"), spec.get("protocol", "unified")
         where = f"{self.folder}/tables/{table}.yaml: row {spec['row']}"
         run = None
         if method is not None:
-            run = self.resolve(dataset, method, backbone, spec.get("set", {}), recipe, where)
+            run = self.resolve(
+                dataset, method, backbone, spec.get("set", {}), recipe, where, protocol
+            )
         return Row(
             table=table,
             row=spec["row"],
@@ -321,6 +344,7 @@ class Experiments:
             run=run,
             post=spec.get("post", "none"),
             recipe=recipe,
+            protocol=protocol,
             backbone=self.dataset(dataset)["backbones"][backbone],
             params_paper=spec.get("params") if dataset in self.tables[table]["prints"] else None,
             paper=paper,

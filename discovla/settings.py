@@ -11,12 +11,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from discovla.errors import UserError
 
+if TYPE_CHECKING:
+    from discovla.models.dims import Dims
 
-def _setting(
+
+def setting(
     doc: str,
     *,
     default: Any = MISSING,
@@ -24,6 +27,7 @@ def _setting(
     minimum: float | None = None,
     hashed: bool = True,
 ) -> Any:
+    """A field of a settings class: its meaning, and what is allowed."""
     metadata = {"doc": doc, "choices": choices, "minimum": minimum, "hashed": hashed}
     if default is MISSING:
         return field(metadata=metadata)
@@ -31,87 +35,120 @@ def _setting(
 
 
 @dataclass(frozen=True, kw_only=True)
+class Options:
+    """Settings of one method's own; the classes are in `methods/options.py`."""
+
+    def check(self, settings: RunSettings, dims: Dims) -> None:
+        """Refuse what does not fit the run or the sizes of its CLIP; raise `UserError`."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunSettings:
     """Everything that decides the numbers of one training, seed excepted."""
 
     # Model
-    method: str = _setting("how CLIP is adapted; a name from `discovla methods`")
-    backbone: str = _setting("an entry of config/backbones.yaml")
-    lora_rank: int = _setting("r of LoRA in every attention (§4.1)", minimum=1)
-    adapter_rank: int = _setting("r of the fusion adapter (Eq. 7, §4.1)", minimum=1)
-    vision_layers: int = _setting("H_V: top vision blocks with IVFusion (§4.1)", minimum=0)
-    text_layers: int = _setting("H_L: top text blocks with IVFusion (§4.1)", minimum=0)
-    attention: str = _setting(
+    method: str = setting("how CLIP is adapted; a name from `discovla methods`")
+    backbone: str = setting("an entry of config/backbones.yaml")
+    lora_rank: int = setting("r of LoRA in every attention (§4.1)", minimum=1)
+    adapter_rank: int = setting("r of the fusion adapter (Eq. 7, §4.1)", minimum=1)
+    vision_layers: int = setting("H_V: top vision blocks with IVFusion (§4.1)", minimum=0)
+    text_layers: int = setting("H_L: top text blocks with IVFusion (§4.1)", minimum=0)
+    attention: str = setting(
         "attention of the top blocks (Table 6)",
         default="ivfusion",
         choices=("ivfusion", "image", "video", "average"),
     )
-    adapter_activation: str = _setting(
+    adapter_activation: str = setting(
         "σ of Eq. 7; the paper prints GELU, the released code uses QuickGELU",
         default="quick_gelu",
         choices=("quick_gelu", "gelu"),
     )
-    adapter_bias: bool = _setting("biases in Eq. 7; the paper prints none", default=True)
+    adapter_bias: bool = setting("biases in Eq. 7; the paper prints none", default=True)
 
     # Losses
-    alpha: float = _setting("α: weight of the image-level alignment loss (Eq. 14)", minimum=0)
-    beta: float = _setting("β: weight of the distillation loss (Eq. 14)", minimum=0)
-    image_similarity: str = _setting(
+    alpha: float = setting("α: weight of the image-level alignment loss (Eq. 14)", minimum=0)
+    beta: float = setting("β: weight of the distillation loss (Eq. 14)", minimum=0)
+    image_similarity: str = setting(
         "similarity of frames and pseudo captions (Table 7)",
         default="fine",
         choices=("fine", "paired", "video"),
     )
-    maxima_pooling: str = _setting(
+    maxima_pooling: str = setting(
         "how the maxima of Eq. 8-9 are joined; the paper prints their mean",
         default="softmax",
         choices=("softmax", "mean"),
     )
-    kl_reduction: str = _setting(
+    kl_reduction: str = setting(
         "Eq. 13 over the batch: `released` = 100/B² times the sum, `batch_mean` = mean over rows",
         default="released",
         choices=("released", "batch_mean"),
     )
-    detach_teacher: bool = _setting("no gradient into the image-level teacher", default=False)
-    mask_same_video: bool = _setting(
+    detach_teacher: bool = setting("no gradient into the image-level teacher", default=False)
+    mask_same_video: bool = setting(
         "leave other captions of the same video out of the negatives", default=False
     )
 
     # Optimisation
-    epochs: int = _setting("passes over the training pairs (App. A)", minimum=1)
-    batch_size: int = _setting("B: global batch of the contrastive losses (App. A)", minimum=2)
-    lr: float = _setting("peak learning rate (App. A)", minimum=0)
-    weight_decay: float = _setting("decoupled decay of every trained tensor", minimum=0)
-    beta1: float = _setting("first AdamW coefficient", minimum=0)
-    beta2: float = _setting("second AdamW coefficient", minimum=0)
-    adam_eps: float = _setting("AdamW ε for exact gradients", minimum=0)
-    warmup: float = _setting("share of the steps with rising learning rate", minimum=0)
-    clip_norm: float = _setting("global gradient norm is clipped here", minimum=0)
-    max_steps: int | None = _setting("stop after this many steps", default=None, minimum=1)
-    dtype: str = _setting("arithmetic of training", default="fp32", choices=("fp32", "bf16"))
+    epochs: int = setting("passes over the training pairs (App. A)", minimum=1)
+    batch_size: int = setting("B: global batch of the contrastive losses (App. A)", minimum=2)
+    lr: float = setting("peak learning rate (App. A)", minimum=0)
+    weight_decay: float = setting("decoupled decay of every trained tensor", minimum=0)
+    beta1: float = setting("first AdamW coefficient", minimum=0)
+    beta2: float = setting("second AdamW coefficient", minimum=0)
+    adam_eps: float = setting("AdamW ε for exact gradients", minimum=0)
+    warmup: float = setting("share of the steps with rising learning rate", minimum=0)
+    clip_norm: float = setting("global gradient norm is clipped here", minimum=0)
+    optimiser: str = setting(
+        "AdamW, or BertAdam of CLIP4Clip and MV-Adapter: no bias correction, own clipping",
+        default="adamw",
+        choices=("adamw", "bertadam"),
+    )
+    decay: str = setting(
+        "which trained tensors decay: all (released), or all but biases",
+        default="all",
+        choices=("all", "weights"),
+    )
+    cosine: str = setting(
+        "where the cosine's phase starts: after the warm-up, or with the training (CLIP4Clip)",
+        default="after_warmup",
+        choices=("after_warmup", "from_start"),
+    )
+    storage: str = setting(
+        "in which precision BertAdam keeps the trained matrices and their moments; `fp16` is "
+        "what the published learning rates of CLIP4Clip and MV-Adapter belong to",
+        default="fp32",
+        choices=("fp32", "fp16"),
+    )
+    max_steps: int | None = setting("stop after this many steps", default=None, minimum=1)
+    dtype: str = setting("arithmetic of training", default="fp32", choices=("fp32", "bf16"))
 
     # Data
-    frames: int = _setting("F: frames per clip (App. A)", minimum=1)
-    words: int = _setting("tokens per caption, both marks included (App. A)", minimum=3)
-    sampling: str = _setting(
+    frames: int = setting("F: frames per clip (App. A)", minimum=1)
+    words: int = setting("tokens per caption, both marks included (App. A)", minimum=3)
+    sampling: str = setting(
         "which frames of a clip are taken", default="released", choices=("released", "uniform")
     )
-    sampling_fps: float = _setting("candidate frames per second (released sampling)", minimum=0.001)
-    augment: str = _setting(
+    sampling_fps: float = setting("candidate frames per second (released sampling)", minimum=0.001)
+    augment: str = setting(
         "augmentation of training frames",
         default="randaugment",
         choices=("randaugment", "none"),
     )
-    train_captions: str = _setting(
+    train_captions: str = setting(
         "training pairs of a video with several captions", default="all", choices=("all", "first")
     )
-    captions: str = _setting(
+    captions: str = setting(
         "pseudo captions: with or without the video caption in the prompt (Table 8), or the "
         "authors' released file",
         default="guided",
         choices=("guided", "unguided", "released"),
         hashed=False,  # captions_id holds both, and only where captions are read
     )
-    captioner: str = _setting("an entry of config/captioners.yaml", hashed=False)
+    captioner: str = setting("an entry of config/captioners.yaml", hashed=False)
+
+    options: Options = field(
+        default_factory=Options, metadata={"doc": "settings of the method's own", "hashed": False}
+    )
 
     @property
     def needs_captions(self) -> bool:
@@ -125,32 +162,57 @@ class RunSettings:
         Raises:
             UserError: an unknown name, a missing constant, a wrong type or a value out of range.
         """
-        known = {f.name: f for f in fields(cls)}
+        from discovla.methods.options import OPTIONS  # those classes build on this module
+
+        own = OPTIONS.get(str(values.get("method")), Options)
+        common = {f.name: f for f in fields(cls) if f.name != "options"}
+        special = {f.name: f for f in fields(own)}
         for name in values:
-            if name not in known:
-                raise UserError(f"{where}: {name!r} is not a known setting; known: {sorted(known)}")
-        missing = [n for n, f in known.items() if f.default is MISSING and n not in values]
-        if missing:
-            raise UserError(f"{where}: no value for {missing}; config/defaults.yaml should give it")
-        types = get_type_hints(cls)
-        cast = {n: cast_setting(v, types[n], known[n], where) for n, v in values.items()}
-        return cls(**cast)
+            if name not in common and name not in special:
+                known = sorted([*common, *special])
+                raise UserError(f"{where}: {name!r} is not a known setting; known: {known}")
+        options = own(**_cast_all(values, own, special, where))
+        return cls(**_cast_all(values, cls, common, where), options=options)
 
     def to_dict(self) -> dict[str, Any]:
-        """All settings by name, in the order of this class."""
-        return dataclasses.asdict(self)
+        """All settings by name, in the order of this class, the method's own last."""
+        values = dataclasses.asdict(self)
+        options = values.pop("options")
+        return {**values, **options}
 
     def hashed(self) -> dict[str, Any]:
         """The settings that make up the run id: constants, and choices that differ from default."""
         return {
-            f.name: getattr(self, f.name)
-            for f in fields(self)
-            if f.metadata["hashed"] and (f.default is MISSING or getattr(self, f.name) != f.default)
+            f.name: getattr(part, f.name)
+            for part in (self, self.options)
+            for f in fields(part)
+            if f.metadata["hashed"] and (f.default is MISSING or getattr(part, f.name) != f.default)
         }
+
+
+def _cast_all(
+    values: Mapping[str, Any],
+    kind: type[Any],
+    known: Mapping[str, dataclasses.Field[Any]],
+    where: str,
+) -> dict[str, Any]:
+    """The values of the fields `known` of a settings class, each cast to its type."""
+    missing = [n for n, f in known.items() if f.default is MISSING and n not in values]
+    if missing:
+        raise UserError(
+            f"{where}: no value for {missing}; config/defaults.yaml or config/methods.yaml should "
+            "give it"
+        )
+    types = get_type_hints(kind)
+    return {n: cast_setting(values[n], types[n], f, where) for n, f in known.items() if n in values}
 
 
 def cast_setting(value: Any, kind: Any, spec: dataclasses.Field[Any], where: str) -> Any:
     """Cast one value to its declared type, so that 1 and 1.0 hash alike; raise `UserError`."""
+    if kind == tuple[int, ...]:
+        if not isinstance(value, list | tuple):
+            raise UserError(f"{where}: {spec.name} must be a list of numbers, got {value!r}")
+        return tuple(cast_setting(number, int, spec, where) for number in value)
     optional = kind == (int | None)
     if optional and value is None:
         return None

@@ -39,7 +39,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare every case; 0 if all tensors are within their limits, else 1."""
-    from discovla.models import parity
+    from discovla import parity
 
     results = {case.stem: parity.compare(case) for case in args.cases}
     passed = all(parity.within_limits(errors) for errors in results.values())

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from discovla import losses
-from discovla.errors import UserError
 from discovla.methods.lora import LoRA
 from discovla.models.hooks import TEXT, VISION, Batch, Core, Dims, Outputs, State, TextInput
 from discovla.settings import RunSettings
@@ -69,11 +68,6 @@ class DiscoVLA(LoRA):
         """The lowest block of each tower that looks at the whole sample."""
         for tower, top in layers.items():
             depth = dims.tower(tower).layers
-            if not 0 <= top <= depth:
-                raise UserError(
-                    f"setting {tower}_layers is {top}; the {tower} tower of {settings.backbone} "
-                    f"has {depth} blocks: give 0 to {depth}"
-                )
             self.first[tower] = depth - top if settings.attention != "image" else depth
         fuses = settings.attention == "ivfusion"
         self.fusion = nn.ModuleDict(

@@ -17,11 +17,9 @@ from torch import Tensor, nn
 
 from discovla.errors import UserError
 from discovla.files import read_json
-from discovla.models.hooks import Dims, TowerDims
+from discovla.models.dims import CONFIG_NAME, LOCAL_PREFIX, Dims, TowerDims
 from discovla.models.weights import find_weights, load_strictly, read_state_dict
 
-LOCAL_PREFIX = "local-dir:"
-CONFIG_NAME = "open_clip_config.json"
 BPE_NAME = "bpe.txt.gz"
 RGB = tuple[float, float, float]
 

@@ -16,9 +16,23 @@ import torch
 from torch import Tensor, nn
 
 from discovla import losses
+from discovla.models.dims import TEXT, VISION, Dims, TowerDims
 from discovla.settings import RunSettings
 
-VISION, TEXT = "vision", "text"
+__all__ = [
+    "HOOKS",
+    "TEXT",
+    "VISION",
+    "Batch",
+    "Core",
+    "Dims",
+    "Head",
+    "Method",
+    "Outputs",
+    "State",
+    "TextInput",
+    "TowerDims",
+]
 
 Batch = Mapping[str, Tensor]
 
@@ -40,29 +54,6 @@ HOOKS = (
     "losses",
 )
 """Names of the overridable functions (`pre_layer`/`post_layer` and `readout`/`pool` are pairs)."""
-
-
-@dataclass(frozen=True)
-class TowerDims:
-    """Size of one tower; `tokens` = class token and patches, or rows of the positional table."""
-
-    width: int
-    layers: int
-    heads: int
-    tokens: int
-
-
-@dataclass(frozen=True)
-class Dims:
-    """Sizes of a CLIP: both towers and the joint dimension."""
-
-    vision: TowerDims
-    text: TowerDims
-    embed: int
-
-    def tower(self, name: str) -> TowerDims:
-        """The tower called `vision` or `text`."""
-        return self.vision if name == VISION else self.text
 
 
 @dataclass
@@ -192,6 +183,17 @@ class Method(nn.Module):
     def inert(self) -> list[str]:
         """Names of own parameters that play no part at inference."""
         return []
+
+    def uncounted(self) -> list[str]:
+        """Names of own parameters that the method's authors train but leave out of their count."""
+        return []
+
+    def decays(self, name: str) -> bool:
+        """Whether weight decay acts on a trained tensor; `name` as in `named_parameters`.
+
+        Here the setting `decay`; a method whose authors decide by other names overrides it.
+        """
+        return self.settings.decay == "all" or not name.endswith("bias")
 
     # Hook points
 

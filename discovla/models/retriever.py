@@ -150,6 +150,7 @@ def build_retriever(settings: RunSettings, backbone: Backbone, seed: int = 0) ->
             f"settings alpha = {settings.alpha:g}, beta = {settings.beta:g}: method "
             f"{settings.method} reads no pseudo captions; set both to 0, or method to discovla"
         )
+    settings.options.check(settings, backbone.dims)
     method = kind(backbone.dims, settings)
     device = backbone.clip.logit_scale.device
     if device.type == "meta":

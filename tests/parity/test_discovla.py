@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from discovla.cli import main
-from discovla.models import parity
+from discovla import parity
+from discovla.parity import case as golden
 
 Shared = Callable[[str], Path]
 
@@ -49,7 +50,7 @@ def test_command_prints_errors_of_every_tensor(
 def test_command_says_no(
     shared: Shared, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(parity, "OUTPUT_LIMIT", 1e-12)
+    monkeypatch.setattr(golden, "OUTPUT_LIMIT", 1e-12)
     assert main(["parity", str(shared("golden/public_a.json"))]) == 1
     assert "NOT passed" in capsys.readouterr().out
 
