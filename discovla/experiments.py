@@ -7,7 +7,7 @@ method on this dataset → row.
 
 from __future__ import annotations
 
-import functools
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,69 +18,10 @@ from discovla.config import load_checked, load_yaml, validate
 from discovla.errors import UserError
 from discovla.files import content_hash
 from discovla.models.dims import read_dims
+from discovla.runs import ID, PAPER_BACKBONE, POSTS, Row, Run
 from discovla.settings import RunSettings
 
-POSTS = ("none", "dsl", "qbnorm")
-ID = r"[a-z0-9][a-z0-9_-]*"
-PAPER_BACKBONE = "vit-b32"
-"""The backbone of the ablations and figures (Tables 5-9, Figures 6-9)."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training (or zero-shot evaluation) with all its settings, on one dataset."""
-
-    dataset: str
-    settings: RunSettings
-    backbone: Mapping[str, Any]
-    trains: bool
-    frames_id: str
-    captions_id: str | None
-
-    @functools.cached_property
-    def run_id(self) -> str:
-        """`{method}-{backbone}-{hash}`; equal for equal numbers, wherever the row stands."""
-        hashed = {
-            **self.settings.hashed(),
-            "weights": self.backbone["sha256"],
-            "frames_id": self.frames_id,
-        }
-        if self.captions_id:
-            hashed["captions_id"] = self.captions_id
-        method = self.settings.method.replace("_", "-")
-        return f"{method}-{self.settings.backbone}-{content_hash(hashed)}"
-
-    def config(self) -> dict[str, Any]:
-        """The content of the run's config.json: all that `discovla train` needs to know."""
-        return {
-            "schema": 1,
-            "run_id": self.run_id,
-            "dataset": self.dataset,
-            "settings": self.settings.to_dict(),
-            "backbone": dict(self.backbone),
-            "trains": self.trains,
-            "frames_id": self.frames_id,
-            "captions_id": self.captions_id,
-        }
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of a table, or one point of a figure, for one dataset."""
-
-    table: str
-    row: str
-    label: str
-    dataset: str
-    run: Run | None
-    post: str = "none"
-    recipe: str = "released"
-    protocol: str = "unified"
-    backbone: str = PAPER_BACKBONE
-    params_paper: float | None = None
-    paper: Mapping[str, Any] = field(default_factory=dict)
-    footnotes: tuple[str, ...] = ()
-    value: float | None = None
+__all__ = ["ID", "PAPER_BACKBONE", "POSTS", "Experiments", "Row", "Run", "located"]
 
 
 @dataclass(frozen=True)
@@ -236,13 +177,11 @@ class Experiments:
 
     def _protocol(self, method: str, protocol: str, dataset: str, where: str) -> Mapping[str, Any]:
         """What a protocol sets for a method, and then for this dataset."""
-        known = self.methods[method].get("protocols", {})
+        known = self.methods[method]["protocols"]
         if protocol not in known:
-            if protocol == "unified":
-                return {}
             raise UserError(
-                f"{where}: method {method} has no protocol {protocol!r}; "
-                f"known: {sorted({'unified', *known})} (config/methods.yaml)"
+                f"{where}: method {method} has no protocol {protocol!r}; known: {sorted(known)} "
+                f"({self.folder}/methods.yaml)"
             )
         return {**known[protocol]["set"], **known[protocol].get("datasets", {}).get(dataset, {})}
 
@@ -349,7 +288,17 @@ class Experiments:
             params_paper=spec.get("params") if dataset in self.tables[table]["prints"] else None,
             paper=paper,
             footnotes=tuple(spec.get("footnotes", ())),
+            **(self._provenance(dataset, method, protocol) if method else {}),
         )
+
+    def _provenance(self, dataset: str, method: str, protocol: str) -> dict[str, str | None]:
+        """What the method's code was held against, and where its learning rate comes from."""
+        entry = self.methods[method]
+        own = self.dataset(dataset).get("selected_on", {}).get(method)
+        return {
+            "implementation": entry["implementation"],
+            "selected_on": own or entry["protocols"][protocol].get("selected_on"),
+        }
 
     def _paper(self, table: str, spec: Mapping[str, Any], dataset: str) -> dict[str, Any]:
         """Printed numbers as direction → metric → number, without cells that are not printed."""
@@ -389,6 +338,33 @@ class Experiments:
             )
         return rows
 
+    def grids(self) -> list[str]:
+        """Methods with a grid of settings to choose from."""
+        return [m for m, entry in self.methods.items() if "grid" in entry["protocols"]["unified"]]
+
+    def grid(self, dataset: str, method: str) -> list[Row]:
+        """The runs that a method's grid asks for, one per combination of its values.
+
+        Raises:
+            UserError: a method without a grid, or a dataset without a split to choose on.
+        """
+        if method not in self.grids():
+            raise UserError(f"method {method!r} has no grid; those that have: {self.grids()}")
+        if "val" not in self.dataset(dataset).get("expected", {}):
+            raise UserError(
+                f"{dataset} has no validation split, and to choose on its test split would be no "
+                "choice. Choose on another dataset and set the value in config/methods.yaml"
+            )
+        values = self.methods[method]["protocols"]["unified"]["grid"]
+        where = f"{self.folder}/methods.yaml: {method}.protocols.unified.grid"
+        rows = []
+        for chosen in itertools.product(*values.values()):
+            changes = dict(zip(values, chosen, strict=True))
+            run = self.resolve(dataset, method, PAPER_BACKBONE, changes, where=where)
+            label = ", ".join(f"{name} = {value:g}" for name, value in changes.items())
+            rows.append(Row(table=method, row=run.run_id, label=label, dataset=dataset, run=run))
+        return rows
+
     def targets(self, dataset: str) -> list[str]:
         """Tables and figures the paper prints for this dataset; all where it prints none."""
         all_specs = {**self.tables, **self.figures}
@@ -396,14 +372,14 @@ class Experiments:
         return sorted(printed or all_specs)
 
     def runs(self, dataset: str) -> dict[str, Run]:
-        """Every run that a table or figure of this dataset needs, once."""
+        """Every run that a table, figure or grid of this dataset needs, once."""
         if dataset not in self._runs:  # Snakemake asks once per job
-            self._runs[dataset] = {
-                row.run.run_id: row.run
-                for table in [*self.tables, *self.figures]
-                for row in self.rows(dataset, table)
-                if row.run is not None
-            }
+            rows = [
+                row for name in [*self.tables, *self.figures] for row in self.rows(dataset, name)
+            ]
+            if "val" in self.dataset(dataset).get("expected", {}):
+                rows += [row for method in self.grids() for row in self.grid(dataset, method)]
+            self._runs[dataset] = {row.run.run_id: row.run for row in rows if row.run is not None}
         return self._runs[dataset]
 
 

@@ -8,7 +8,9 @@ import sys
 from typing import Any
 
 _EPILOG = """\
-trainable  values that get a gradient, counted from the model at real size (no weights needed)
+trainable  values that get a gradient, counted from the model at real size (no weights needed),
+           as the method's authors count them
+uncounted  trained values that the authors leave out of their count
 inert      those among them that play no part at inference
 gaps       which of the paper's discrepancies (Figure 1) the method addresses
 
@@ -45,14 +47,15 @@ def run(args: argparse.Namespace) -> int:
         json.dump(rows, sys.stdout, indent=1, ensure_ascii=False)
         print()
         return 0
-    head = ("name", "label", "trainable", "M", "paper", "inert", "gaps", "hooks")
+    head = ("name", "label", "trainable", "M", "paper", "uncounted", "inert", "gaps", "hooks")
     lines = [head] + [
         (
             row["name"],
             row["label"],
             f"{row['trainable']:,}",
             f"{row['trainable'] / 1e6:.2f}",
-            f"{row['paper_millions']:.2f}",
+            "-" if row["paper_millions"] is None else f"{row['paper_millions']:.2f}",
+            f"{row['uncounted']:,}",
             f"{row['inert']:,}",
             " ".join(row["gaps"]) or "-",
             " ".join(row["hooks"]) or "-",
@@ -64,10 +67,10 @@ def run(args: argparse.Namespace) -> int:
         print("  ".join(_align(i, cell, widths[i]) for i, cell in enumerate(line)).rstrip())
     print(f"\ncounted on {args.backbone}; sources:")
     for row in rows:
-        print(f"  {row['name']:{widths[0]}}  {row['source']}")
+        print(f"  {row['name']:{widths[0]}}  {row['source']} ({row['implementation']})")
     return 0
 
 
 def _align(column: int, cell: str, width: int) -> str:
-    numbers = range(2, 6)
+    numbers = range(2, 7)
     return cell.rjust(width) if column in numbers else cell.ljust(width)

@@ -1,95 +1,80 @@
-"""What `discovla methods` lists: the methods in the paper's configurations, counted."""
+"""What `discovla methods` lists: the rows of the tables as models, counted."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from discovla.config import load_checked
 from discovla.errors import UserError
-from discovla.experiments import located
+from discovla.experiments import Experiments, located
 from discovla.models.backbone import meta_backbone
 from discovla.models.retriever import build_retriever
-from discovla.settings import RunSettings
 
-
-@dataclass(frozen=True)
-class Entry:
-    """One configuration of a method."""
-
-    name: str
-    label: str
-    method: str
-    paper_millions: float
-    """Trainable parameters as printed (Tables 1 and 5)."""
-    recipe: str = "released"
-    changes: Mapping[str, Any] = field(default_factory=dict)
-
-
-ENTRIES = (
-    Entry("zero-shot", "CLIP, pretrained", "zero_shot", 0.0),
-    Entry("full", "Full fine-tuning", "full", 123.54),
-    Entry("lora", "LoRA", "lora", 0.49),
-    Entry("b1", "B1: + IVFusion", "discovla", 0.54, changes={"alpha": 0, "beta": 0}),
-    Entry("b2", "B2: + IVFusion + PImgAlign", "discovla", 0.56, changes={"beta": 0}),
-    Entry(
-        "b3",
-        "B3: + IVFusion + AlignDistill",
-        "discovla",
-        0.54,
-        changes={"alpha": 0, "text_layers": 0},
-    ),
-    Entry("discovla", "DiscoVLA", "discovla", 0.56),
-    Entry("discovla-paper", "DiscoVLA (as printed)", "discovla", 0.56, recipe="paper"),
-)
+_TABLES = ("table5", "table1", "variants")
+_DATASET = "msrvtt"
+_BACKBONE = re.compile(r"-b(32|16)$")
 
 
 def catalogue(backbone: str, folder: str | Path = "config") -> list[dict[str, Any]]:
-    """Every entry at real size on a backbone, counted from the module that would be trained.
+    """Every model of Tables 1 and 5 and of our variants, at real size on a backbone.
 
     Args:
         backbone: a name in config/backbones.yaml; no weights are needed.
         folder: the project's `config/`.
 
     Returns:
-        One mapping per entry: name, label, method, recipe, backbone, trainable, paper_millions,
-        inert (trained values without a part at inference), gaps, hooks, source.
+        One mapping per model: name, label, method, recipe, backbone, trainable (values, counted as
+        its authors do), uncounted (trained values that they leave out), paper_millions (as
+        printed, or None), inert (trained values without a part at inference), gaps (Figure 1),
+        hooks, implementation, source.
     """
-    folder = Path(folder)
-    defaults, methods, backbones = (
-        load_checked(folder / f"{kind}.yaml", kind) for kind in ("defaults", "methods", "backbones")
+    experiments = Experiments.load(folder=folder)
+    if backbone not in experiments.backbones:
+        raise UserError(f"no backbone {backbone!r}; known: {', '.join(experiments.backbones)}")
+    clip = meta_backbone(located(experiments.backbones[backbone]["architecture"]))
+    return [_line(experiments, backbone, clip, n, s) for n, s in _models(experiments, backbone)]
+
+
+def _models(experiments: Experiments, backbone: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Name and row of every model; of rows that differ in the backbone, the one asked for."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for table in _TABLES:
+        for spec in experiments.tables[table]["rows"]:
+            if "method" not in spec or spec.get("protocol", "unified") != "unified":
+                continue
+            if _DATASET not in spec.get("datasets", [_DATASET]):
+                continue
+            name = _BACKBONE.sub("", spec["row"])
+            if name not in found or spec.get("backbone") == backbone:
+                found[name] = spec
+    return iter(found.items())
+
+
+def _line(
+    experiments: Experiments, backbone: str, clip: Any, name: str, spec: Mapping[str, Any]
+) -> dict[str, Any]:
+    method, recipe = spec["method"], spec.get("recipe", "released")
+    run = experiments.resolve(_DATASET, method, backbone, spec.get("set", {}), recipe, name)
+    model = build_retriever(run.settings, clip)
+    counts = {n: p.numel() for n, p in model.named_parameters() if p.requires_grad}
+    inert, uncounted = (
+        sum(counts[f"method.{n}"] for n in names)
+        for names in (model.method.inert(), model.method.uncounted())
     )
-    if backbone not in backbones:
-        raise UserError(f"no backbone {backbone!r}; known: {', '.join(backbones)}")
-    clip = meta_backbone(located(backbones[backbone]["architecture"]))
-    rows = []
-    for entry in ENTRIES:
-        values = {
-            **defaults["settings"],
-            **defaults["recipes"][entry.recipe],
-            **methods[entry.method]["set"],
-            **entry.changes,
-            "method": entry.method,
-            "backbone": backbone,
-        }
-        settings = RunSettings.from_mapping(values, f"method {entry.name}")
-        model = build_retriever(settings, clip)
-        counts = {n: p.numel() for n, p in model.named_parameters() if p.requires_grad}
-        rows.append(
-            {
-                "name": entry.name,
-                "label": entry.label,
-                "method": entry.method,
-                "recipe": entry.recipe,
-                "backbone": backbone,
-                "trainable": sum(counts.values()),
-                "paper_millions": entry.paper_millions,
-                "inert": sum(counts[f"method.{name}"] for name in model.method.inert()),
-                "gaps": model.method.gaps(),
-                "hooks": model.method.hooks_used(),
-                "source": model.method.source,
-            }
-        )
-    return rows
+    return {
+        "name": name,
+        "label": spec["label"],
+        "method": method,
+        "recipe": recipe,
+        "backbone": backbone,
+        "trainable": sum(counts.values()) - uncounted,
+        "uncounted": uncounted,
+        "paper_millions": spec.get("params"),
+        "inert": inert,
+        "gaps": model.method.gaps(),
+        "hooks": model.method.hooks_used(),
+        "implementation": experiments.methods[method]["implementation"],
+        "source": model.method.source,
+    }

@@ -14,6 +14,7 @@ from discovla.errors import UserError
 from discovla.experiments import Experiments, Row
 from discovla.files import atomic_write, read_json
 
+RECONSTRUCTION = "reconstruction"
 DIRECTIONS = ("t2v", "v2t")
 METRICS = ("R@1", "R@5", "R@10", "R@sum", "MnR")
 CELLS = [
@@ -24,13 +25,14 @@ CELLS = [
 ]
 COLUMNS = [
     *("table", "row", "label", "backbone", "method", "recipe", "protocol", "provenance"),
-    *("params_paper", "params"),
+    *("implementation", "selected_on", "params_paper", "params"),
     *CELLS,
     *("n_seeds", "seeds", "n_test", "ties", "selection", "post", "captions"),
     *("data_id", "run_id", "commit", "footnote"),
 ]
 TEXT = {
     *("table", "row", "label", "backbone", "method", "recipe", "protocol", "provenance", "seeds"),
+    *("implementation", "selected_on"),
     *("ties", "selection", "post", "captions", "data_id", "run_id", "commit", "footnote"),
 }
 COUNTS = ("params", "n_seeds", "n_test")
@@ -86,8 +88,10 @@ def _identity(row: Row, measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]
     return {
         "method": settings.method,
         "recipe": row.recipe,
-        "protocol": "unified",
-        "provenance": "trained" if row.run.trains else "evaluated",
+        "protocol": row.protocol,
+        "provenance": _provenance(row),
+        "implementation": row.implementation,
+        "selected_on": row.selected_on,
         "params": first.get("parameters"),
         "n_seeds": len(measured),
         "seeds": " ".join(str(found["seed"]) for found in measured),
@@ -101,6 +105,13 @@ def _identity(row: Row, measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]
         "commit": " ".join(sorted({_version(found["code"]) for found in measured})),
         "footnote": " ".join([*row.footnotes, *left_out]) or None,
     }
+
+
+def _provenance(row: Row) -> str:
+    assert row.run is not None
+    if row.implementation == RECONSTRUCTION:
+        return RECONSTRUCTION
+    return "trained" if row.run.trains else "evaluated"
 
 
 def _version(code: Mapping[str, Any]) -> str:
@@ -170,6 +181,12 @@ def _notes(frame: pd.DataFrame) -> tuple[str, ...]:
         notes.append(
             "DSL uses all test queries together (transductive): not comparable with plain numbers."
         )
+    if (frame["provenance"] == RECONSTRUCTION).any():
+        labels = ", ".join(frame.loc[frame["provenance"] == RECONSTRUCTION, "label"].unique())
+        notes.append(f"{labels}: our reconstruction; what is published does not fix the method.")
+    if (frame["selected_on"] == "not tuned").any():
+        labels = ", ".join(frame.loc[frame["selected_on"] == "not tuned", "label"].unique())
+        notes.append(f"Learning rate not tuned: {labels}.")
     if (frame["provenance"] == "quoted").any():
         notes.append("Rows without a measured number are quoted from the paper, not trained here.")
     return tuple(notes)

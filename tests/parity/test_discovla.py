@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from discovla.cli import main
 from discovla import parity
+from discovla.cli import main
 from discovla.parity import case as golden
 
 Shared = Callable[[str], Path]

@@ -38,6 +38,7 @@ wildcard_constraints:
     seed=r"\d+",
     split="test|val|bank",
     post="|".join(POSTS),
+    method="|".join(EXPERIMENTS.methods),
 
 
 # Targets
@@ -210,12 +211,29 @@ def metrics_of(wildcards):
     return [path for row in rows for path in EXPERIMENTS.metrics_files(row)]
 
 
+def grid_features(wildcards):
+    """Validation features of every run that a method's grid asks for."""
+    try:
+        rows = EXPERIMENTS.grid(wildcards.dataset, wildcards.method)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+    folder = f"results/{wildcards.dataset}/runs"
+    return [
+        f"{folder}/{row.row}/seed{seed}/features.val.safetensors"
+        for row in rows
+        for seed in EXPERIMENTS.seeds(wildcards.dataset)
+    ]
+
+
 def shown(row):
     """What a row shows besides its numbers."""
     return [
         row.row,
         row.label,
         row.recipe,
+        row.protocol,
+        row.implementation,
+        row.selected_on,
         row.post,
         row.params_paper,
         row.paper,

@@ -60,3 +60,17 @@ rule figure:
         rows=table_labels,
     script:
         "../scripts/plot_figure.py"
+
+
+rule grid:
+    """Choose a method's settings on the validation split."""
+    input:
+        grid_features,
+    output:
+        "results/{dataset}/grid/{method}.csv",
+    log:
+        "logs/{dataset}/grid/{method}.log",
+    conda:
+        "../../environment.yml"
+    script:
+        "../scripts/make_grid.py"
