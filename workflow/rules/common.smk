@@ -257,19 +257,6 @@ def row_labels(wildcards):
     )
 
 
-def check_settings(wildcards):
-    """What the data check looks at: a change makes it, and nothing after it, again."""
-    keys = ("weights", "captioner_path", "allow_missing")
-    entry = EXPERIMENTS.dataset(wildcards.dataset)
-    parts = [
-        EXPERIMENTS.root(wildcards.dataset),
-        entry["reader"],
-        entry["rules"],
-        entry["expected"],
-    ]
-    return repr([*parts, *(EXPERIMENTS.config[key] for key in keys)])
-
-
 # Machine
 
 
