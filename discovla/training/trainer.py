@@ -6,20 +6,20 @@ import hashlib
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from discovla.errors import UserError
 from discovla.models.retriever import Retriever
 from discovla.settings import RunSettings
 from discovla.training.checkpoint import adapter_metadata, save_adapter, trained_parameters
 from discovla.training.device import to_device
-from discovla.training.optim import Schedule, build_optimiser, clip_gradients, set_learning_rate
+from discovla.training.optim import Schedule, clip_gradients, optimiser_of, set_learning_rate
 from discovla.training.progress import Curve, Progress, Row, StopRequest
 from discovla.training.state import Identity, load_state, remove_state, save_state
 
@@ -109,8 +109,8 @@ class Trainer:
         self.save_every, self.log_every = save_every, log_every
         self.parameters = trained_parameters(retriever)
         self.device = next(iter(self.parameters.values())).device
-        self.schedule = Schedule(plan.total_steps, settings.warmup * plan.total_steps)
-        self.optimiser = build_optimiser(self.parameters, settings, retriever.lr_factors)
+        self.schedule = Schedule.of(plan.total_steps, settings)
+        self.optimiser = optimiser_of(retriever, self.parameters, settings)
         self.curve = Curve(folder / "curve.csv")
         self._names: list[str] = []
         self._pending: list[_Pending] = []
@@ -161,19 +161,20 @@ class Trainer:
                 assert step == (epoch + 1) * per_epoch, "an epoch has ended early"
 
     def _step(self, step: int, batch: Mapping[str, Tensor]) -> None:
-        """Step number `step` (from 0): losses, exact gradients, clipping, AdamW."""
+        """Step number `step` (from 0)."""
         factor = self.schedule.factor(step)
         set_learning_rate(self.optimiser, factor)
         # Nothing random in the model may depend on the steps before: a resumed training has none.
         torch.manual_seed(step_seed(self.identity.seed, step))
-        terms = compute_losses(self.retriever, to_device(batch, self.device), self.settings.dtype)
-        self.optimiser.zero_grad(set_to_none=True)
-        terms["loss"].backward()
-        norm = clip_gradients(self.parameters.values(), self.settings.clip_norm)
-        self.optimiser.step()
-        self.retriever.clamp_logit_scale()
-        self._names = [*terms, "grad_norm"]
-        numbers = torch.stack([*(t.detach().float() for t in terms.values()), norm.float()])
+        found = improve(
+            self.retriever,
+            self.parameters.values(),
+            self.optimiser,
+            to_device(batch, self.device),
+            self.settings,
+        )
+        self._names = list(found)
+        numbers = torch.stack([number.detach().float() for number in found.values()])
         lr = self.settings.lr * factor
         self._pending.append(_Pending(step + 1, lr, numbers, batch["video_index"]))
 
@@ -231,6 +232,27 @@ class Trainer:
             data_id=self.identity.data_id,
         )
         save_adapter(path, self.retriever.trainable_state(), metadata)
+
+
+def improve(
+    retriever: Retriever,
+    parameters: Iterable[nn.Parameter],
+    optimiser: torch.optim.Optimizer,
+    batch: Mapping[str, Tensor],
+    settings: RunSettings,
+) -> dict[str, Tensor]:
+    """One step on one batch: losses, exact gradients, clipping, the optimiser, the temperature.
+
+    Returns:
+        The terms of the loss before the step, and the gradient's norm as `grad_norm`.
+    """
+    terms = compute_losses(retriever, batch, settings.dtype)
+    optimiser.zero_grad(set_to_none=True)
+    terms["loss"].backward()
+    norm = clip_gradients(parameters, settings.clip_norm)
+    optimiser.step()
+    retriever.clamp_logit_scale()
+    return {**terms, "grad_norm": norm}
 
 
 def compute_losses(
