@@ -30,6 +30,8 @@ class Weights:
     """`present`, `to fetch` or `missing`."""
     hint: str = ""
     """How to bring them."""
+    needed_by: tuple[str, ...] = ()
+    """Tables and figures, of those that the paper prints for the dataset."""
 
 
 def backbone_weights(name: str, entry: Mapping[str, Any]) -> Weights:

@@ -1,0 +1,196 @@
+"""The work that a dataset's tables ask for: frames to store, captions to write, steps to train."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from discovla.data.checks.captions import Limit, token_counts
+from discovla.data.estimate import (
+    CaptionerShape,
+    CaptionWork,
+    Card,
+    caption_flops,
+    training_steps,
+)
+
+CAPTION = "{caption}"
+"""What stands in a prompt for the caption of the video."""
+Size = tuple[int, int]
+"""Width and height of a frame in pixels."""
+
+
+@dataclass(frozen=True)
+class Frames:
+    """One frame store."""
+
+    frames_id: str
+    frames: int
+    """F per clip."""
+    tables: tuple[str, ...] = ()
+    """What needs it."""
+
+
+@dataclass(frozen=True)
+class Captions:
+    """One table of pseudo captions that a model writes."""
+
+    captions_id: str
+    kind: str
+    prompt: str
+    """Its text, with `CAPTION` where it has one."""
+    frames: int
+    captioner: str
+    answer: int
+    """Tokens of the longest answer."""
+    shape: CaptionerShape | None = None
+    """None = not known, so no operations are counted."""
+    tables: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training; each seed repeats it."""
+
+    run_id: str
+    batch_size: int
+    epochs: int
+    max_steps: int | None = None
+    first_caption_only: bool = False
+    tables: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the runs of a dataset need, as config/ says."""
+
+    limits: tuple[Limit, ...] = ()
+    frames: tuple[Frames, ...] = ()
+    captions: tuple[Captions, ...] = ()
+    trainings: tuple[Training, ...] = ()
+    seeds: int = 1
+    card: Card = field(default_factory=lambda: Card("none", 1.0, 1.0))
+    assumed_size: Size = (1280, 720)
+    """Of a frame, until a video can be opened."""
+    sampling: str = "released"
+    candidate_fps: float = 1.0
+
+
+def work_ahead(
+    table: pd.DataFrame,
+    absent: Collection[str],
+    plan: Plan,
+    *,
+    sizes: Mapping[str, int],
+    mean_tokens: float,
+) -> dict[str, Any]:
+    """Sizes and operations of everything a dataset's tables ask for.
+
+    Args:
+        table: canonical annotation rows.
+        absent: clips without a readable video, left out of all counts.
+        plan: what the runs need.
+        sizes: `320x240` → how many of the opened videos have such frames; may be empty.
+        mean_tokens: of a training caption, without marks. CLIP's tokens stand in for those of the
+            captioner's own tokenizer, here and in its prompt.
+
+    Returns:
+        `frame_sizes` with their `source`; `frames`, `captions` and `trainings`: a list each, with
+        the tables that need the entry. Operations are null where the captioner's shape is unknown.
+    """
+    here = table[~table["clip_id"].isin(list(absent))]
+    train = here[here["split"] == "train"]
+    by_size = {_size(name): times for name, times in sizes.items()} or {plan.assumed_size: 1}
+    return {
+        "frame_sizes": {
+            "source": "opened videos" if sizes else "assumed (config/estimate.yaml)",
+            "sizes": {f"{width}x{height}": times for (width, height), times in by_size.items()},
+        },
+        "frames": [_frames(item, int(here["clip_id"].nunique()), by_size) for item in plan.frames],
+        "captions": [
+            _captions(item, train, by_size, plan.card, mean_tokens) for item in plan.captions
+        ],
+        "card": {
+            "name": plan.card.name,
+            "peak_tflops": plan.card.peak_tflops,
+            "share": plan.card.share,
+        },
+        "trainings": [_training(item, train, plan.seeds) for item in plan.trainings],
+    }
+
+
+def _frames(item: Frames, clips: int, sizes: Mapping[Size, int]) -> dict[str, Any]:
+    return {
+        "frames_id": item.frames_id,
+        "frames_per_clip": item.frames,
+        "frames": clips * item.frames,
+        "bytes": round(clips * item.frames * _mean_bytes(sizes)),
+        "tables": list(item.tables),
+    }
+
+
+def _mean_bytes(sizes: Mapping[Size, int]) -> float:
+    """Mean bytes of a frame, three per pixel."""
+    total = sum(sizes.values())
+    return sum(3 * width * height * times for (width, height), times in sizes.items()) / total
+
+
+def _captions(
+    item: Captions,
+    train: pd.DataFrame,
+    sizes: Mapping[Size, int],
+    card: Card,
+    mean_tokens: float,
+) -> dict[str, Any]:
+    """Prompts of one table of captions and, if the captioner's shape is known, what they cost."""
+    clips = int(train["clip_id"].nunique())
+    head, names_caption, tail = item.prompt.partition(CAPTION)
+    # Equal captions of a clip are one prompt; without the caption all of a clip's are.
+    distinct = train.drop_duplicates(["clip_id", "caption"])
+    questions = len(distinct) if names_caption else clips
+    entry = {
+        "captions_id": item.captions_id,
+        "kind": item.kind,
+        "captioner": item.captioner,
+        "captions": len(train) * item.frames,
+        "prompts": questions * item.frames,
+        "tables": list(item.tables),
+    }
+    if item.shape is None or not questions:
+        return {**entry, "cost": None}
+    before, after = token_counts([head, tail])
+    work = CaptionWork(
+        frames=clips * item.frames,
+        prompts=questions * item.frames,
+        before=before,
+        after=after + mean_tokens if names_caption else 0.0,
+        answer=item.answer,
+    )
+    cost = caption_flops(work, sizes, item.shape)
+    rounded = {name: _significant(value) for name, value in cost.items()}
+    hours = {f"hours_{name}": _significant(card.hours(cost[name])) for name in ("naive", "shared")}
+    return {**entry, "cost": {**rounded, **hours}}
+
+
+def _training(item: Training, train: pd.DataFrame, seeds: int) -> dict[str, Any]:
+    pairs = int(train["clip_id"].nunique()) if item.first_caption_only else len(train)
+    return {
+        "run_id": item.run_id,
+        "pairs": pairs,
+        "steps": training_steps(pairs, item.batch_size, item.epochs, item.max_steps),
+        "seeds": seeds,
+        "tables": list(item.tables),
+    }
+
+
+def _size(name: str) -> Size:
+    width, _, height = name.partition("x")
+    return int(width), int(height)
+
+
+def _significant(value: float) -> float:
+    """Four digits: an estimate has no more, and libraries may differ in the last ones."""
+    return float(f"{value:.4g}")
