@@ -288,17 +288,15 @@ class Experiments:
             params_paper=spec.get("params") if dataset in self.tables[table]["prints"] else None,
             paper=paper,
             footnotes=tuple(spec.get("footnotes", ())),
-            **(self._provenance(dataset, method, protocol) if method else {}),
+            implementation=self.methods[method]["implementation"] if method else None,
+            selected_on=self._selected_on(dataset, method, protocol) if method else None,
         )
 
-    def _provenance(self, dataset: str, method: str, protocol: str) -> dict[str, str | None]:
-        """What the method's code was held against, and where its learning rate comes from."""
-        entry = self.methods[method]
+    def _selected_on(self, dataset: str, method: str, protocol: str) -> str | None:
+        """The split that chose the method's learning rate, if that was chosen at all."""
         own = self.dataset(dataset).get("selected_on", {}).get(method)
-        return {
-            "implementation": entry["implementation"],
-            "selected_on": own or entry["protocols"][protocol].get("selected_on"),
-        }
+        found: str | None = self.methods[method]["protocols"][protocol].get("selected_on")
+        return own or found
 
     def _paper(self, table: str, spec: Mapping[str, Any], dataset: str) -> dict[str, Any]:
         """Printed numbers as direction → metric → number, without cells that are not printed."""

@@ -3,42 +3,13 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from discovla import losses
 from discovla.methods.lora import LoRA
+from discovla.methods.parts import Bottleneck
 from discovla.models.hooks import TEXT, VISION, Batch, Core, Dims, Outputs, State, TextInput
 from discovla.settings import RunSettings
-
-
-class FusionAdapter(nn.Module):
-    """The adapter of Eq. 7, σ(c W_down) W_up: (…, D) to (…, D)."""
-
-    def __init__(self, width: int, settings: RunSettings) -> None:
-        super().__init__()
-        rank, bias = settings.adapter_rank, settings.adapter_bias
-        self.activation = settings.adapter_activation
-        self.down_weight = nn.Parameter(torch.empty(rank, width))
-        self.up_weight = nn.Parameter(torch.empty(width, rank))
-        self.down_bias = nn.Parameter(torch.empty(rank)) if bias else None
-        self.up_bias = nn.Parameter(torch.empty(width)) if bias else None
-
-    def init_tensor(self, name: str, tensor: Tensor, generator: torch.Generator) -> None:
-        """Xavier-uniform and N(0, 1e-6) going down, zeros going up (released code)."""
-        if name == "down_weight":
-            bound = (6 / sum(tensor.shape)) ** 0.5
-            tensor.uniform_(-bound, bound, generator=generator)
-        elif name == "down_bias":
-            tensor.normal_(0, 1e-6, generator=generator)
-        else:
-            tensor.zero_()
-
-    def forward(self, c: Tensor) -> Tensor:
-        """Adapter of c; `quick_gelu` is x·sigmoid(1.702 x), as in CLIP's MLPs."""
-        h = F.linear(c, self.down_weight, self.down_bias)
-        h = F.gelu(h) if self.activation == "gelu" else h * torch.sigmoid(1.702 * h)
-        return F.linear(h, self.up_weight, self.up_bias)
 
 
 class DiscoVLA(LoRA):
@@ -74,7 +45,12 @@ class DiscoVLA(LoRA):
             {
                 tower: nn.ModuleDict(
                     {
-                        str(i): FusionAdapter(dims.tower(tower).width, settings)
+                        str(i): Bottleneck(
+                            dims.tower(tower).width,
+                            settings.adapter_rank,
+                            settings.adapter_bias,
+                            settings.adapter_activation,
+                        )
                         for i in range(self.first[tower], dims.tower(tower).layers)
                         if fuses
                     }
