@@ -30,7 +30,7 @@ demo: $(STAMP)  ## run the paper's experiment on the embedded demo world (about 
 demo-all: $(STAMP)  ## every table and figure of the paper on the demo world
 	$(BIN)/snakemake demo_all --cores $(CORES)
 
-rehearsal: $(STAMP)  ## the real MSRVTT path on a self-made cut of its files
+rehearsal: $(STAMP)  ## the real path on a self-made cut: DATASET=msrvtt, lsmdc, activitynet or didemo
 	$(BIN)/python -m tests.rehearsal --dataset $(DATASET) --cores $(CORES)
 
 test: lint  ## lint, then all tests
