@@ -62,7 +62,7 @@ def test_probe(video: Path) -> None:
 
 
 def test_unknown_reader(video: Path) -> None:
-    with pytest.raises(UserError, match="allowed: auto, pyav, decord"):
+    with pytest.raises(UserError, match="allowed: auto, pyav, decord, torchcodec"):
         decode_clip(Request(str(video), "released", 4, reader="opencv"))
 
 
