@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 from tqdm import tqdm
 
-from discovla.data.names import VIDEO_SUFFIXES, split_name
+from discovla.data.names import VIDEO_SUFFIXES, same_text, split_name
 from discovla.data.tables import read_table, write_table
 from discovla.data.worker import DecodeWorker
 from discovla.errors import CheckFailed, UserError
@@ -38,30 +39,49 @@ SHOWN = 5
 
 
 class VideoIndex:
-    """All video files below a root, by stem.
+    """All files below a root: videos by stem, and any file by `./` and its path.
 
     A clip id is only ever looked up here, never joined to a path, so no id can lead out of the
-    root. Stems are compared exactly (ids of YouTube differ by case alone), suffixes are not.
+    root. Stems are compared exactly (ids of YouTube differ by case alone), suffixes are not; where
+    no name is equal, one that reads the same counts (Unicode NFC), if it is the only one.
     Links are followed: a folder of videos may lie on another disk.
     """
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
         found: dict[str, tuple[int, str]] = {}
+        paths: dict[str, str] = {}
         for relative in _files(self.root):
-            stem, suffix = split_name(PurePosixPath(relative).name)
+            paths[f"./{relative}"] = relative
+            stem, suffix = split_name(relative.rpartition("/")[2])
             if suffix:
-                rank = VIDEO_SUFFIXES.index(suffix) if suffix != "." else len(VIDEO_SUFFIXES)
-                candidate = (rank, relative)
+                candidate = (_RANKS[suffix], relative)
                 found[stem] = min(candidate, found.get(stem, candidate))
-        self._paths = {stem: path for stem, (_, path) in found.items()}
+        self._videos = len(found)
+        self._exact = paths | {stem: path for stem, (_, path) in found.items()}
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return self._videos
 
     def find(self, stems: Iterable[str]) -> str | None:
         """Path of the first stem that has a file, relative to the root; None if none has."""
-        return next((self._paths[stem] for stem in stems if stem in self._paths), None)
+        names = list(stems)
+        path = next((self._exact[name] for name in names if name in self._exact), None)
+        if path is not None or all(name.isascii() for name in names):
+            return path
+        alike = {found for name in names for found in self._alike.get(same_text(name), ())}
+        return alike.pop() if len(alike) == 1 else None
+
+    @functools.cached_property
+    def _alike(self) -> dict[str, list[str]]:
+        alike: dict[str, list[str]] = {}
+        for name, path in self._exact.items():
+            if not name.isascii():
+                alike.setdefault(same_text(name), []).append(path)
+        return alike
+
+
+_RANKS = {suffix: rank for rank, suffix in enumerate((*VIDEO_SUFFIXES, "."))}
 
 
 def _files(root: Path) -> Iterator[str]:
@@ -74,9 +94,9 @@ def _files(root: Path) -> Iterator[str]:
             continue
         visited.add((status.st_dev, status.st_ino))
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in names:
-            if not name.startswith("."):
-                yield (Path(folder) / name).relative_to(root).as_posix()
+        inner = Path(folder).relative_to(root).as_posix()
+        prefix = "" if inner == "." else f"{inner}/"
+        yield from (prefix + name for name in names if not name.startswith("."))
 
 
 def stems_of_clips(annotations: pd.DataFrame) -> dict[str, tuple[str, ...]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import unicodedata
+from pathlib import PurePosixPath, PureWindowsPath
+
 VIDEO_SUFFIXES = (
     # In order of preference where a video exists twice: fewer surprises when decoded come first.
     ".mp4",
@@ -24,6 +27,7 @@ VIDEO_SUFFIXES = (
     ".3gp",
     ".3g2",
     ".3gpp",
+    ".null",  # of one video of DiDeMo
 )
 
 
@@ -46,3 +50,28 @@ def split_name(name: str) -> tuple[str, str]:
 def stem_of(name: str) -> str:
     """`split_name(name)[0]`."""
     return split_name(name)[0]
+
+
+def same_text(name: str) -> str:
+    """One form (NFC) for names that read the same: file systems store `é` as one sign or two."""
+    return unicodedata.normalize("NFC", name)
+
+
+def inner_path(text: str) -> tuple[str, str]:
+    """A path below some root in its shortest form, and what is wrong with it ("" if nothing).
+
+    Folders are parted by `/`. Nothing is looked up: a link that leads elsewhere is not seen here.
+    """
+    path = PurePosixPath(text)
+    problem = ""
+    if not path.parts or not text.strip():
+        problem = "is empty"
+    elif path.is_absolute() or PureWindowsPath(text).is_absolute():
+        problem = "is absolute"
+    elif ".." in path.parts:
+        problem = "goes up with '..'"
+    elif "\\" in text:
+        problem = "has a backslash; folders are parted by '/'"
+    elif any(part.startswith(".") for part in path.parts):
+        problem = "has a part that begins with a dot, and hidden files are not looked at"
+    return path.as_posix(), problem

@@ -16,8 +16,8 @@ from discovla.data.requirements import Weights, backbone_weights, captioner_weig
 from discovla.data.store import FrameStore
 from discovla.errors import CheckFailed
 from discovla.files import write_json
+from tests.data.annotations.files import ACTIVITYNET, write
 from tests.data.conftest import World
-from tests.data.test_annotations import ACTIVITYNET, write
 from tests.data.videos import write_video
 
 EXPECTED = {"train": {"clips": 1, "captions": 1}, "test": {"clips": 1}}

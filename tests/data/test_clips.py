@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +23,7 @@ from tests.data.conftest import World
         ("1@N01_2_ab..mp4", "1@N01_2_ab"),
         ("1@N01_2_ab.", "1@N01_2_ab"),
         ("1@N01_2_ab.3gpp", "1@N01_2_ab"),
+        ("1@N01_2_ab.null.mp4", "1@N01_2_ab"),
         ("notes.txt", "notes.txt"),
         (".mp4", ".mp4"),
     ],
@@ -67,6 +69,72 @@ def test_no_id_leads_out_of_the_root(tmp_path: Path) -> None:
     (tmp_path / "secret.mp4").touch()
     index = VideoIndex(root)
     assert index.find(["../secret", str(tmp_path / "secret"), "secret", "..", ""]) is None
+
+
+def test_paths_are_looked_up_whole(tmp_path: Path) -> None:
+    for name in ("a/x.mp4", "b/x.mp4", "x.vid", "x.vid.mp4", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    index = VideoIndex(tmp_path)
+    for path in ("a/x.mp4", "b/x.mp4", "x.vid", "notes.txt"):
+        assert index.find([f"./{path}"]) == path
+    assert index.find(["x.vid"]) == "x.vid.mp4"
+    assert [index.find([name]) for name in ("./x", "a/x.mp4", "./A/x.mp4", "./a/../b/x.mp4")] == [
+        None
+    ] * 4
+
+
+def test_names_that_read_the_same_are_found_if_nothing_is_equal(tmp_path: Path) -> None:
+    one_sign, two_signs = "caf\u00e9", "cafe\u0301"
+    (tmp_path / f"{two_signs}.mp4").touch()
+    assert VideoIndex(tmp_path).find([one_sign]) == f"{two_signs}.mp4"
+    assert VideoIndex(tmp_path).find([f"./{one_sign}.mp4"]) == f"{two_signs}.mp4"
+    (tmp_path / f"{one_sign}.mp4").touch()
+    index = VideoIndex(tmp_path)
+    assert [index.find([name]) for name in (one_sign, two_signs)] == [
+        f"{one_sign}.mp4",
+        f"{two_signs}.mp4",
+    ]
+    for form in ("e\u0323\u0302", "\u1ec7"):
+        (tmp_path / f"{form}.mp4").touch()
+    assert VideoIndex(tmp_path).find(["e\u0302\u0323"]) is None  # either could be meant
+
+
+def test_a_file_name_that_is_no_text_does_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "fine.mp4").touch()
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe.mp4")).touch()
+    assert VideoIndex(tmp_path).find(["fine", "\u00ff"]) == "fine.mp4"
+    assert VideoIndex(tmp_path).find(["\u00ff"]) is None
+
+
+file_names = st.text(
+    st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=8
+) | st.sampled_from(["-rf", "'; ls", "Abc", "aBC", "CON", "nul", "...", "a b", "$(id)", "~"])
+
+
+@given(
+    st.lists(st.tuples(file_names, st.sampled_from(["", ".mp4", ".AVI", ".mov.mp4"])), max_size=6),
+    file_names | st.sampled_from(["..", "../secret", "/etc/passwd", "./../secret.mp4"]),
+)
+def test_whatever_is_asked_the_answer_is_a_listed_file(
+    tmp_path_factory: pytest.TempPathFactory, files: list[tuple[str, str]], asked: str
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    (folder / "secret.mp4").touch()
+    root = folder / "root"
+    root.mkdir()
+    for stem, suffix in files:
+        if stem + suffix not in (".", ".."):
+            (root / (stem + suffix)).touch()
+    names = [path.name for path in root.iterdir()]
+    index = VideoIndex(root)
+    for question in (asked, f"./{asked}", stem_of(asked)):
+        found = index.find([question])
+        assert found is None or found in names
+    videos = [name for name in names if split_name(name)[1] and not name.startswith(".")]
+    for name in videos:
+        assert stem_of(str(index.find([stem_of(name)]))) == stem_of(name)
+        assert index.find([f"./{name}"]) == name
 
 
 def test_clips_of_a_world(world: World) -> None:

@@ -57,6 +57,30 @@ def test_released_is_the_naive_rule(n_frames: int, fps: float, frames: int) -> N
     assert got.tolist() == naive_released(n_frames, fps, frames, None, None)
 
 
+@given(lengths, rates, counts, st.data())
+def test_released_is_the_naive_rule_in_parts_of_a_video(
+    n_frames: int, fps: float, frames: int, data: st.DataObject
+) -> None:
+    start = data.draw(st.integers(0, math.floor((n_frames - 1) / fps)))
+    end = data.draw(st.none() | st.integers(start + 1, start + 100))
+    got = sample("released", n_frames=n_frames, fps=fps, frames=frames, start=start, end=end)
+    assert got.tolist() == naive_released(n_frames, fps, frames, start, end)
+
+
+@given(lengths, rates, counts, st.sampled_from([0.5, 1.0, 2.0]))
+def test_more_candidates_per_second_are_closer(
+    n_frames: int, fps: float, frames: int, candidate_fps: float
+) -> None:
+    if round(fps / candidate_fps) < 1:
+        return
+    got = sample("released", n_frames=n_frames, fps=fps, frames=frames, candidate_fps=candidate_fps)
+    stride = round(fps / candidate_fps)
+    if (n_frames - 1) // stride + 1 >= frames:
+        assert (got % stride == 0).all()
+    else:
+        assert got.tolist() == np.linspace(0, n_frames - 1, frames).astype(int).tolist()
+
+
 @given(st.sampled_from(SAMPLINGS), lengths, rates, counts, st.data())
 def test_indices_stay_in_the_clip_and_never_go_back(
     sampling: str, n_frames: int, fps: float, frames: int, data: st.DataObject
@@ -106,6 +130,11 @@ def test_impossible_clips_are_named(arguments: dict[str, float], message: str) -
 
 def test_uniform_needs_no_candidates() -> None:
     assert sample("uniform", n_frames=4, fps=0.2, frames=2).tolist() == [1, 3]
+
+
+def test_no_frames_asked_for() -> None:
+    with pytest.raises(UserError, match="0 frames per clip"):
+        sample("released", n_frames=300, fps=30.0, frames=0)
 
 
 def test_unknown_rule() -> None:

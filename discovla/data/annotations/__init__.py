@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from discovla.data.annotations import activitynet, demo, didemo, lsmdc, msrvtt
+from discovla.data.annotations import activitynet, demo, didemo, lsmdc, manifest, msrvtt
 from discovla.data.annotations.base import (
     data_id,
     of_split,
@@ -74,6 +74,9 @@ READERS = {
         _reader(lsmdc),
         _reader(activitynet),
         _reader(didemo),
+        _reader(
+            manifest, next_step="docs/own-videos.md (rules: {format: parquet} reads a Parquet file)"
+        ),
         _reader(demo, next_step="'snakemake demo_world --cores 1'"),
     )
 }

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from discovla.data.annotations.base import Clip, to_table
-from discovla.data.annotations.sources import field, read_json, text_list
+from discovla.data.annotations.sources import moments, read_json, seconds, text_list
 from discovla.errors import UserError
 
 RULES = {"paragraph_order": ("file", "time")}
@@ -36,21 +36,21 @@ def read(root: Path, rules: Mapping[str, str]) -> pd.DataFrame:
 def _pairs(path: Path, split: str, rules: Mapping[str, str]) -> Iterator[tuple[Clip, str]]:
     for video_id, entry in read_json(path, dict).items():
         place = f"{path}: {video_id!r}"
-        duration = field(entry, "duration", (int, float), place)
-        if not 0 < duration < math.inf:
-            raise UserError(f"{place}: duration is {duration}; seconds above 0 are expected")
-        clip = Clip(video_id, split, stems(video_id), start=0.0, end=float(math.ceil(duration)))
+        end = math.ceil(seconds(entry, "duration", place))
+        clip = Clip(video_id, split, stems(video_id), start=0.0, end=float(end), place=place)
         yield clip, " ".join(_sentences(entry, rules["paragraph_order"], place))
 
 
 def _sentences(entry: Mapping[str, Any], order: str, place: str) -> list[str]:
     sentences = text_list(entry, "sentences", place)
-    if order == "file":
+    if order == "file" and "timestamps" not in entry:
         return sentences
-    times = field(entry, "timestamps", list, place)
+    times = moments(entry, "timestamps", place)
     if len(times) != len(sentences):
         raise UserError(f"{place}: {len(times)} timestamps for {len(sentences)} sentences")
-    by_time = sorted(range(len(times)), key=lambda number: tuple(times[number]))
+    if order == "file":
+        return sentences
+    by_time = sorted(range(len(times)), key=times.__getitem__)
     return [sentences[number] for number in by_time]
 
 

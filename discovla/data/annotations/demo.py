@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
@@ -34,7 +34,8 @@ def _pairs(path: Path) -> Iterator[tuple[Clip, str]]:
         clip = Clip(
             field(entry, "clip_id", str, place),
             field(entry, "split", str, place),
-            (stem_of(Path(field(entry, "file", str, place)).name),),
+            (stem_of(PurePosixPath(field(entry, "file", str, place)).name),),
+            place=place,
         )
         for caption in text_list(entry, "captions", place):
             yield clip, caption

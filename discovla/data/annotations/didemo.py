@@ -7,6 +7,7 @@ lost without a word.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,10 +16,11 @@ from typing import Any
 import pandas as pd
 
 from discovla.data.annotations.base import Clip, to_table
-from discovla.data.annotations.sources import field, read_json, read_text
+from discovla.data.annotations.sources import field, moments, read_json, read_lines
 from discovla.data.names import stem_of
 from discovla.errors import UserError
 
+LOG = logging.getLogger(__name__)
 RULES = {"paragraph_order": ("file", "time"), "join": ("stem", "exact_name")}
 SPLITS = ("train", "val", "test")
 SEGMENT = (0.0, 31.0)
@@ -44,27 +46,57 @@ def read(root: Path, rules: Mapping[str, str]) -> pd.DataFrame:
 
 def _pairs(root: Path, split: str, rules: Mapping[str, str]) -> Iterator[tuple[Clip, str]]:
     path = root / f"{split}_data.json"
-    kept = None
+    entries = _entries(path)
     if rules["join"] == "exact_name":
-        kept = set(read_text(root / f"{split}_list.txt").split())
-    videos: dict[str, list[tuple[tuple[int, ...], str]]] = {}
-    for number, entry in enumerate(read_json(path, list)):
-        place = f"{path}: entry {number}"
-        name = field(entry, "video", str, place)
-        if kept is not None and name not in kept:
-            continue
+        entries = _listed(entries, path, root / f"{split}_list.txt")
+    videos: dict[str, list[tuple[tuple[float, ...], str]]] = {}
+    places: dict[str, str] = {}
+    for place, name, entry in entries:
         description = field(entry, "description", str, place)
         moment = _moment(entry, place) if rules["paragraph_order"] == "time" else ()
-        videos.setdefault(stem_of(name), []).append((moment, description))
+        stem = stem_of(name)
+        videos.setdefault(stem, []).append((moment, description))
+        places.setdefault(stem, place)
     for stem, described in videos.items():
         described.sort(key=lambda item: item[0])  # stable: file order among equals
-        clip = Clip(stem, split, tuple(dict.fromkeys((stem, stem.lower()))), *SEGMENT)
+        names = tuple(dict.fromkeys((stem, stem.lower())))
+        clip = Clip(stem, split, names, *SEGMENT, place=places[stem])
         yield clip, " ".join(description for _, description in described)
 
 
-def _moment(entry: Mapping[str, Any], place: str) -> tuple[int, ...]:
+def _entries(path: Path) -> list[tuple[str, str, Mapping[str, Any]]]:
+    """(place, name of the video, entry) of every description; none stands there twice."""
+    found = []
+    seen: dict[int, str] = {}
+    for number, entry in enumerate(read_json(path, list)):
+        place = f"{path}: entry {number}"
+        name = field(entry, "video", str, place)
+        if "annotation_id" in entry:
+            earlier = seen.setdefault(field(entry, "annotation_id", int, place), place)
+            if earlier != place:
+                raise UserError(f"{place}: annotation_id is that of {earlier}; keep one of them")
+        found.append((place, name, entry))
+    return found
+
+
+def _listed(
+    entries: list[tuple[str, str, Mapping[str, Any]]], path: Path, names: Path
+) -> list[tuple[str, str, Mapping[str, Any]]]:
+    """The entries whose full name stands in a list, one name per line."""
+    lines = {line.strip(): number for number, line in enumerate(read_lines(names), 1)}
+    lines.pop("", None)
+    described = {name for _, name, _ in entries}
+    for name, number in lines.items():
+        if name not in described:
+            raise UserError(f"{names}, line {number}: {name!r} has no description in {path.name}")
+    kept = [entry for entry in entries if entry[1] in lines]
+    LOG.warning(
+        "%s: %d of %d descriptions are left out: their names are not in %s (join: stem keeps them)",
+        *(path, len(entries) - len(kept), len(entries), names.name),
+    )
+    return kept
+
+
+def _moment(entry: Mapping[str, Any], place: str) -> tuple[float, ...]:
     """First and last 5-second piece most annotators chose; the earliest given among equals."""
-    times = field(entry, "times", list, place)
-    if not times or not all(isinstance(pair, list) and len(pair) == 2 for pair in times):
-        raise UserError(f"{place}: times are {times!r}; expected pairs of numbers")
-    return Counter(map(tuple, times)).most_common(1)[0][0]
+    return Counter(moments(entry, "times", place)).most_common(1)[0][0]

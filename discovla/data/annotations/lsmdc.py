@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from discovla.data.annotations.base import Clip, to_table
-from discovla.data.annotations.sources import read_text
+from discovla.data.annotations.sources import read_lines
 from discovla.errors import UserError
 
 RULES = {"encoding": ("utf-8", "latin-1")}
@@ -37,15 +37,11 @@ def read(root: Path, rules: Mapping[str, str]) -> pd.DataFrame:
 
 
 def _pairs(path: Path, split: str, rules: Mapping[str, str]) -> Iterator[tuple[Clip, str]]:
-    lines = read_text(path, rules["encoding"]).split("\n")
-    if lines[-1] == "":
-        lines.pop()
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_lines(path, rules["encoding"]), start=1):
         # Quotes are ordinary characters here, so this is no job for a CSV reader.
-        columns = line.removesuffix("\r").split("\t")
+        columns = line.split("\t")
+        place = f"{path}, line {number}"
         if len(columns) != COLUMNS:
-            raise UserError(
-                f"{path}, line {number}: {len(columns)} tab-separated columns, expected {COLUMNS}"
-            )
+            raise UserError(f"{place}: {len(columns)} tab-separated columns, expected {COLUMNS}")
         clip_id, caption = columns[0], columns[-1]
-        yield Clip(clip_id, split, (clip_id,)), caption
+        yield Clip(clip_id, split, (clip_id,), place=place), caption
