@@ -149,7 +149,10 @@ def _outputs(model: Retriever, method: _Recorded, batch: Batch) -> dict[str, Ten
 def _gradients(model: Retriever, batch: Batch) -> dict[str, Tensor]:
     """Gradients of the loss by the golden case's names, in its shapes."""
     own = {_official(n): p for n, p in model.method.named_parameters()}
-    gradients = torch.autograd.grad(model.loss(batch)["loss"], list(own.values()))
+    loss = model.loss(batch)["loss"]
+    gradients = torch.autograd.grad(
+        loss, list(own.values()), allow_unused=True, materialize_grads=True
+    )
     return {
         f"grad/{n}": g[None, :, None] if "Positional" in n else g
         for n, g in zip(own, gradients, strict=True)
