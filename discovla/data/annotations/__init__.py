@@ -74,9 +74,7 @@ READERS = {
         _reader(lsmdc),
         _reader(activitynet),
         _reader(didemo),
-        _reader(
-            manifest, next_step="docs/own-videos.md (rules: {format: parquet} reads a Parquet file)"
-        ),
+        _reader(manifest, next_step="docs/own-videos.md"),
         _reader(demo, next_step="'snakemake demo_world --cores 1'"),
     )
 }
