@@ -14,14 +14,19 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
-from typing import Any, BinaryIO, Self
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import numpy as np
 
 from discovla.data.decode import ClipFrames, DecodeError, Header, Request, decode_clip, probe
+from discovla.data.decode.inspection import Inspection, inspect
+from discovla.data.decode.request import failure
 from discovla.data.sampling import SamplingError
 from discovla.errors import UserError
+
+if TYPE_CHECKING:
+    from discovla.data.judge import Evidence
 
 DEFAULT_TIMEOUT = 60.0
 _ERRORS: dict[str, type[UserError]] = {
@@ -67,6 +72,18 @@ class DecodeWorker:
         header, _ = self._ask("probe", path, {"path": path})
         return Header(**header)
 
+    def inspect(self, path: str, reader: str = "auto") -> Inspection:
+        """`decode.inspection.inspect` within the time limit."""
+        header, _ = self._ask("inspect", path, {"path": path, "reader": reader})
+        return Inspection(**header)
+
+    def evidence(self, path: str, reader: str = "auto") -> Evidence:
+        """`judge.collect` within the time limit."""
+        from discovla.data.judge import Evidence
+
+        header, _ = self._ask("evidence", path, {"path": path, "reader": reader})
+        return Evidence(**header)
+
     def close(self) -> None:
         """End the child process."""
         if self._process is None:
@@ -103,9 +120,7 @@ class DecodeWorker:
         except (TimeoutError, EOFError, BrokenPipeError) as error:
             reason = self._reason(error)
             self.close()
-            raise DecodeError(
-                f"{path}: {reason}. Replace the file, or go on without it (allow_missing: true)."
-            ) from None
+            raise failure(path, reason) from None
         except BaseException:
             self.close()  # interrupted half-way: the next answer would be this one's
             raise
@@ -187,19 +202,23 @@ def serve() -> None:
 
 def _answer(action: str, arguments: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     try:
+        if action == "read":
+            return _clip(decode_clip(Request(**arguments)))
         if action == "probe":
-            return asdict(probe(arguments["path"])), b""
-        clip = decode_clip(Request(**arguments))
+            return asdict(probe(**arguments)), b""
+        if action == "inspect":
+            return asdict(inspect(**arguments)), b""
+        from discovla.data.judge import collect
+
+        return asdict(collect(**arguments)), b""
     except UserError as error:
-        return {"error": type(error).__name__, "text": str(error)}, b""
-    header = {
-        "shape": clip.frames.shape,
-        "frame_index": clip.frame_index.tolist(),
-        "timestamp": clip.timestamp.tolist(),
-        "fps": clip.fps,
-        "n_frames": clip.n_frames,
-        "reader": clip.reader,
-        "rotation": clip.rotation,
-        "bad_packets": clip.bad_packets,
-    }
-    return header, clip.frames.tobytes()
+        known = next(kind for kind in type(error).__mro__ if kind.__name__ in _ERRORS)
+        return {"error": known.__name__, "text": str(error)}, b""
+
+
+def _clip(clip: ClipFrames) -> tuple[dict[str, Any], bytes]:
+    header = {item.name: getattr(clip, item.name) for item in fields(clip)}
+    body = header.pop("frames").tobytes()
+    for name in ("frame_index", "timestamp"):
+        header[name] = header[name].tolist()
+    return {**header, "shape": clip.frames.shape}, body

@@ -171,6 +171,9 @@ def _times(
 
 def _decoded(context: Any, index: Index, wanted: set[int], size: tuple[int, int]) -> Iterator[Any]:
     """Frames of the groups with a wanted one; every group is checked against its packets."""
+    # Decoders adapt to the encoder that the first packet names: they must see it in any case.
+    for _ in _pictures(context, index.packets[:1]):
+        pass
     for group in index.groups:
         here = [n for n in group if index.packets[n].pts in wanted and index.pictures[n].shown]
         if not here:

@@ -3,7 +3,7 @@
 A packet is understood only if it holds exactly one picture and its lengths add up; anything else,
 zeros over half a file for instance, is None, and the file is then decoded in full. Sources: ITU-T
 H.264 §7.3-7.4, H.265 §7.3-7.4, RFC 6386 §9.1 (VP8), the VP9 bitstream specification §6.2 and
-annex B.
+annex B, ISO/IEC 14496-2 §6.2.5.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def parser(codec: str, extradata: bytes | None) -> Parser | None:
         codec: FFmpeg's name of the codec.
         extradata: the codec's configuration record of the container.
     """
-    if codec in ("vp8", "vp9"):
-        return vp8 if codec == "vp8" else vp9
+    if codec in _PLAIN:
+        return _PLAIN[codec]
     # Version 1 of avcC and hvcC: units with their length in front, not start codes.
     if codec == "h264" and extradata and len(extradata) >= 7 and extradata[0] == 1:
         width = (extradata[4] & 3) + 1
@@ -91,6 +91,19 @@ def hevc(data: memoryview, width: int) -> Picture | None:
     return Picture(start, True, True, parameters) if pictures == 1 else None
 
 
+def mpeg4(data: memoryview) -> Picture | None:
+    """One picture of MPEG-4 part 2 (XVID, DivX), in a stream without B-pictures.
+
+    A picture of a few bytes may say that it is not coded, which shows nothing.
+    """
+    whole = bytes(data)
+    at = whole.find(b"\x00\x00\x01\xb6")
+    if at < 0 or whole.find(b"\x00\x00\x01\xb6", at + 4) >= 0 or len(whole) - at < 20:
+        return None
+    kind = whole[at + 4] >> 6
+    return Picture(kind == 0) if kind <= 1 else None
+
+
 def vp8(data: memoryview) -> Picture | None:
     """One frame of VP8."""
     if len(data) < 4:
@@ -143,3 +156,6 @@ def _vp9_header(data: memoryview) -> tuple[bool, bool] | None:
     if key and bytes(data[1:4]) != b"\x49\x83\x42":
         return None
     return key, bool(first & 2)
+
+
+_PLAIN: dict[str, Parser] = {"mpeg4": mpeg4, "vp8": vp8, "vp9": vp9}
