@@ -67,7 +67,7 @@ def merge(matching: Matching, x: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
     Gradients flow through the means, not through the choice.
     """
 
-    def total(values: Tensor) -> Tensor:  # rows, not gather: that one's gradient is slow
+    def total(values: Tensor) -> Tensor:  # by rows: one index per token
         flat = values.flatten(0, 1)
         kept, gone = (flat[_rows(places, x.shape[1])] for places in matching[:2])
         joined = kept.index_add(0, _rows(matching.into, matching.kept.shape[1]), gone)
