@@ -79,8 +79,9 @@ def trace_errors(
 ) -> dict[str, float]:
     """Errors of trained tensors after some steps.
 
-    The error is the L2 norm of the difference over that of the tensor's whole movement. Names in
-    `noise` move by rounding noise alone: theirs is absolute, as in `case.errors`.
+    The error is the L2 norm of the difference over that of the tensor's whole movement, infinite
+    for a tensor that is not trained or a step that is not made. Names in `noise` move by rounding
+    noise alone: theirs is absolute, as in `case.errors`.
 
     Args:
         wanted: recorded tensors under `step{t}/{name}`, after t steps.
@@ -91,8 +92,10 @@ def trace_errors(
     found = dict.fromkeys(wanted, float("inf"))
     steps = {key: int(key.partition("/")[0].removeprefix("step")) for key in wanted}
     for step, state in enumerate(islice(states, max(steps.values())), 1):
-        for key in (key for key in wanted if steps[key] == step):
+        for key in wanted:
             name = key.partition("/")[2]
+            if steps[key] != step or name not in state:
+                continue
             if key in noise:
                 found.update(errors({key: wanted[key]}, {key: state[name]}, noise))
             else:

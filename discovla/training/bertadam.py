@@ -81,7 +81,8 @@ class BertAdam(torch.optim.Optimizer):
                 state[name] = torch.zeros_like(parameter, dtype=dtype)
         beta1, beta2 = group["betas"]
         grad = _clipped(parameter.grad.to(dtype), group["max_norm"])
-        mean = state["exp_avg"].mul_(beta1).add_(grad, alpha=1 - beta1)
+        # The CPU's `add_` would round `alpha` to half precision, which a GPU's does not.
+        mean = state["exp_avg"].mul_(beta1).addcmul_(grad, grad.new_ones(()), value=1 - beta1)
         square = state["exp_avg_sq"].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
         value = parameter.to(dtype)
         change = mean / (square.sqrt() + group["eps"])

@@ -15,11 +15,14 @@ from safetensors.torch import load_file
 from torch import nn
 
 from discovla.errors import UserError
+from discovla.training.bertadam import BertAdam, half_precision_names
+from discovla.training.checkpoint import trained_parameters
 from discovla.training.optim import (
     Schedule,
     build_optimiser,
     check_optimisation,
     clip_gradients,
+    optimiser_of,
     set_learning_rate,
 )
 from tests.models import tiny
@@ -79,6 +82,27 @@ def test_paper_schedule_peaks_after_703_of_7030_steps() -> None:
     assert 0 < schedule.factor(7029) < 1e-6
 
 
+@given(total=st.integers(1, 400), warmup=st.floats(0, 1))
+def test_cosine_from_the_start_counts_the_warm_up(total: int, warmup: float) -> None:
+    schedule = Schedule.of(total, tiny.settings(warmup=warmup, cosine="from_start"))
+    for step in range(total):
+        done = step / total
+        if step < warmup * total:
+            assert schedule.factor(step) == pytest.approx(done / warmup)
+        else:
+            assert schedule.factor(step) == pytest.approx((1 + math.cos(math.pi * done)) / 2)
+
+
+def test_cosine_from_the_start_jumps_after_the_warm_up() -> None:
+    settings = tiny.settings(warmup=0.1, cosine="from_start")
+    factors = [Schedule.of(100, settings).factor(step) for step in range(100)]
+    assert factors[0] == 0
+    assert factors[9] == pytest.approx(0.9)
+    assert factors[10] == pytest.approx(0.97553, abs=1e-5)
+    restarted = Schedule.of(100, tiny.settings(warmup=0.1))
+    assert [restarted.factor(step) for step in (9, 10)] == pytest.approx([0.9, 1])
+
+
 def test_groups_follow_factors_and_all_tensors_decay() -> None:
     parameters = {n: nn.Parameter(torch.ones(2)) for n in ("a", "b", "c")}
     settings = tiny.settings(lr=0.1, weight_decay=0.5)
@@ -92,6 +116,43 @@ def test_groups_follow_factors_and_all_tensors_decay() -> None:
     optimiser.step()
     for name, parameter in parameters.items():
         assert parameter.tolist() == pytest.approx([1 - rates[name] * 0.5] * 2)
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "bertadam"])
+@pytest.mark.parametrize("decay", ["all", "weights"])
+def test_decay_acts_where_the_method_says(optimiser: str, decay: str) -> None:
+    values = {"lr": 0.1, "weight_decay": 0.5, "optimiser": optimiser, "decay": decay}
+    model = tiny.model("full", **values)
+    parameters = trained_parameters(model)
+    before = {n: p.detach().clone() for n, p in parameters.items()}
+    built = optimiser_of(model, parameters, tiny.settings("full", **values))
+    assert type(built) is {"adamw": torch.optim.AdamW, "bertadam": BertAdam}[optimiser]
+    set_learning_rate(built, 1.0)
+    for parameter in parameters.values():
+        parameter.grad = torch.zeros_like(parameter)
+    built.step()
+    for name, parameter in parameters.items():
+        kept = 0.95 if decay == "all" or not name.endswith("bias") else 1.0
+        torch.testing.assert_close(parameter.detach(), before[name] * kept)
+
+
+def test_halved_matrices_train_beside_exact_norms() -> None:
+    values = {"optimiser": "bertadam", "storage": "fp16"}
+    model = tiny.model("full", **values)
+    parameters = trained_parameters(model)
+    built = optimiser_of(model, parameters, tiny.settings("full", **values))
+    halves = half_precision_names(model)
+    by_tensor = {id(p): g["half"] for g in built.param_groups for p in g["params"]}
+    assert {n: by_tensor[id(p)] for n, p in parameters.items()} == {
+        n: n in halves for n in parameters
+    }
+    assert 0 < sum(by_tensor.values()) < len(parameters)
+
+
+def test_half_precision_needs_bertadam() -> None:
+    check_optimisation(tiny.settings(storage="fp16", optimiser="bertadam"))
+    with pytest.raises(UserError, match="storage is fp16 with optimiser adamw"):
+        check_optimisation(tiny.settings(storage="fp16"))
 
 
 def test_clipping_is_global() -> None:
