@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -152,30 +152,36 @@ def _limit(run: Run) -> Limit:
 def _frames(shown: list[Need]) -> tuple[Frames, ...]:
     sizes = {run.frames_id: run.settings.frames for run, _ in shown}
     return tuple(
-        Frames(frames_id, frames, _tables(n for n in shown if n[0].frames_id == frames_id))
+        Frames(
+            frames_id,
+            frames,
+            tables=_tables(need for need in shown if need[0].frames_id == frames_id),
+        )
         for frames_id, frames in sizes.items()
     )
 
 
 def _captions(
-    experiments: Experiments, shown: list[Need], shapes: dict[str, Any]
+    experiments: Experiments, shown: list[Need], shapes: Mapping[str, Any]
 ) -> tuple[Captions, ...]:
-    runs = {str(run.captions_id): run.settings for run, _ in shown if _is_written(run)}
+    runs = {str(run.captions_id): run for run, _ in shown if _is_written(run)}
     return tuple(
         Captions(
             captions_id=captions_id,
-            kind=settings.captions,
-            prompt=PROMPTS[settings.captions],
-            frames=settings.frames,
-            captioner=settings.captioner,
-            answer=experiments.captioner(settings.captioner)["max_new_tokens"],
-            shape=CaptionerShape.of(shapes[settings.captioner])
-            if settings.captioner in shapes
-            else None,
+            frames_id=run.frames_id,
+            kind=run.settings.captions,
+            prompt=PROMPTS[run.settings.captions],
+            captioner=run.settings.captioner,
+            answer=experiments.captioner(run.settings.captioner)["max_new_tokens"],
+            shape=_shape(shapes, run.settings.captioner),
             tables=_tables(need for need in shown if need[0].captions_id == captions_id),
         )
-        for captions_id, settings in runs.items()
+        for captions_id, run in runs.items()
     )
+
+
+def _shape(shapes: Mapping[str, Any], captioner: str) -> CaptionerShape | None:
+    return CaptionerShape.of(shapes[captioner]) if captioner in shapes else None
 
 
 def _training(need: Need) -> Training:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,15 +38,15 @@ def caption_facts(table: pd.DataFrame, limits: Sequence[Limit]) -> dict[str, dic
         `without_words` (no token is left of them), `tokens` and `longest` (without marks), and
         `cut`: a list with the number of `captions` and `tokens` lost for each limit in `words`.
     """
-    counters = {limit.merges: TokenCounter(limit.merges) for limit in limits or [Limit(77)]}
-    first = next(iter(counters))
+    tokenizers = dict.fromkeys(limit.merges for limit in limits) or {None: None}
+    first = next(iter(tokenizers))
     facts = {}
     for split in SPLITS:
         texts = table.loc[table["split"] == split, "caption"]
         if texts.empty:
             continue
         read = [cleaned(text) for text in texts]
-        tokens = {merges: _counts(read, counter) for merges, counter in counters.items()}
+        tokens = {merges: _counts(read, merges) for merges in tokenizers}
         facts[split] = {
             "captions": len(read),
             "distinct": len(set(read)),
@@ -60,11 +61,17 @@ def caption_facts(table: pd.DataFrame, limits: Sequence[Limit]) -> dict[str, dic
 
 def token_counts(texts: Sequence[str], merges: str | None = None) -> list[int]:
     """Tokens of each text, marks not among them."""
-    return _counts([cleaned(text) for text in texts], TokenCounter(merges))
+    return _counts([cleaned(text) for text in texts], merges)
 
 
-def _counts(texts: Sequence[str], counter: TokenCounter) -> list[int]:
-    return [counter.count(text) for text in texts]
+def _counts(texts: Sequence[str], merges: str | None) -> list[int]:
+    count = _counter(merges).count
+    return [count(text) for text in texts]
+
+
+@functools.cache
+def _counter(merges: str | None) -> TokenCounter:
+    return TokenCounter(merges)
 
 
 def _cut(tokens: Sequence[int], words: int) -> dict[str, int]:

@@ -27,9 +27,10 @@ def page(report: Mapping[str, Any], destination: str | Path = ".") -> str:
         Lines without a last line end.
     """
     how = "every video decoded" if report["mode"] == "full" else "quick look"
+    problems = list(_problems(report)) or [("none", "all that was looked for is there")]
     parts = [[f"{report['dataset']} in {report['root']} ({how})"], _counts(report)]
     for title, lines in (
-        ("problems", list(_problems(report))),
+        ("problems", problems),
         ("worth knowing", list(_remarks(report))),
         ("weights", [_weights(entry) for entry in report["weights"]]),
         ("work ahead", list(_work(report, destination))),
@@ -125,7 +126,7 @@ def _captions(split: str, facts: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _weights(entry: Mapping[str, Any]) -> Line:
-    needed = f"; for {', '.join(entry['needed_by'])}" if entry["needed_by"] else ""
+    needed = f"; for {_targets(entry['needed_by'])}" if entry["needed_by"] else ""
     return entry["status"], f"{entry['name']}: {entry['source']}{needed}"
 
 
@@ -137,7 +138,10 @@ def _work(report: Mapping[str, Any], destination: str | Path) -> Iterator[Line]:
         yield "frame size", f"{'; '.join(work['frame_sizes']['sizes'])}, assumed: none was opened"
     for frames in work["frames"]:
         count = f"{frames['frames']:,} ({frames['frames_per_clip']} per clip)"
-        yield "frames", f"{count}, {_bytes(frames['bytes'])}"
+        side = f", short side {frames['short_side']}" if frames["short_side"] else ""
+        raw = f" (raw {_bytes(frames['raw_bytes'])})" if frames["encoding"] != "raw" else ""
+        size = f"about {_bytes(frames['bytes'])} as {frames['encoding']}{side}{raw}"
+        yield "frames", f"{count}, {size}; {_targets(frames['tables'])}"
     needed, free = sum(frames["bytes"] for frames in work["frames"]), free_bytes(destination)
     enough = "" if free > needed else ": NOT ENOUGH for the frames"
     yield "disk", f"{_bytes(free)} free{enough}"
@@ -154,7 +158,7 @@ def _caption_work(captions: Mapping[str, Any], card: Mapping[str, Any]) -> Itera
     prompts = f"{captions['prompts']:,} prompts ({captions['kind']}, {captions['captioner']})"
     if captions["prompts"] < captions["captions"]:
         prompts += f" for {captions['captions']:,} captions: equal ones are asked once"
-    yield f"{prompts}; {', '.join(captions['tables'])}"
+    yield f"{prompts}; {_targets(captions['tables'])}"
     cost = captions["cost"]
     if cost is not None:
         yield (
@@ -163,6 +167,18 @@ def _caption_work(captions: Mapping[str, Any], card: Mapping[str, Any]) -> Itera
             f"{cost['hours_shared']:,.1f} h ({card['name']}, {card['share']:.0%} of "
             f"{card['peak_tflops']:g} TFLOP/s)"
         )
+
+
+def _targets(names: Sequence[str]) -> str:
+    """`table1, table5-table7, own`: names that count on are drawn together."""
+    runs: list[list[str]] = []
+    for name in names:
+        word, number = name.rstrip("0123456789"), name[len(name.rstrip("0123456789")) :]
+        if runs and number and runs[-1][-1] == f"{word}{int(number) - 1}":
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+    return ", ".join(run[0] if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 def free_bytes(folder: str | Path) -> int:

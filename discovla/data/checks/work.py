@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import pandas as pd
 
 from discovla.data.checks.captions import Limit, token_counts
+from discovla.data.encoding import Encoding, choose_encoding, shrunk_size
 from discovla.data.estimate import (
     CaptionerShape,
     CaptionWork,
@@ -30,6 +32,8 @@ class Frames:
     frames_id: str
     frames: int
     """F per clip."""
+    encoding: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of `choose_encoding` that are not its defaults."""
     tables: tuple[str, ...] = ()
     """What needs it."""
 
@@ -39,10 +43,10 @@ class Captions:
     """One table of pseudo captions that a model writes."""
 
     captions_id: str
+    frames_id: str
     kind: str
     prompt: str
     """Its text, with `CAPTION` where it has one."""
-    frames: int
     captioner: str
     answer: int
     """Tokens of the longest answer."""
@@ -104,43 +108,70 @@ def work_ahead(
     here = table[~table["clip_id"].isin(list(absent))]
     train = here[here["split"] == "train"]
     by_size = {_size(name): times for name, times in sizes.items()} or {plan.assumed_size: 1}
+    clips = int(here["clip_id"].nunique())
+    stored = {item.frames_id: _stored(item, clips, by_size) for item in plan.frames}
+    per_clip = {item.frames_id: item.frames for item in plan.frames}
     return {
         "frame_sizes": {
             "source": "opened videos" if sizes else "assumed (config/estimate.yaml)",
             "sizes": {f"{width}x{height}": times for (width, height), times in by_size.items()},
         },
-        "frames": [_frames(item, int(here["clip_id"].nunique()), by_size) for item in plan.frames],
-        "captions": [
-            _captions(item, train, by_size, plan.card, mean_tokens) for item in plan.captions
+        "frames": [
+            {
+                "frames_id": item.frames_id,
+                "frames_per_clip": item.frames,
+                "frames": clips * item.frames,
+                **stored[item.frames_id].metadata(),
+                "bytes": stored[item.frames_id].bytes,
+                "raw_bytes": stored[item.frames_id].raw_bytes,
+                "tables": list(item.tables),
+            }
+            for item in plan.frames
         ],
-        "card": {
-            "name": plan.card.name,
-            "peak_tflops": plan.card.peak_tflops,
-            "share": plan.card.share,
-        },
+        "captions": [
+            _captions(
+                item,
+                train,
+                per_clip[item.frames_id],
+                _shrunk(by_size, stored[item.frames_id].short_side),
+                plan.card,
+                mean_tokens,
+            )
+            for item in plan.captions
+        ],
+        "card": asdict(plan.card),
         "trainings": [_training(item, train, plan.seeds) for item in plan.trainings],
     }
 
 
-def _frames(item: Frames, clips: int, sizes: Mapping[Size, int]) -> dict[str, Any]:
-    return {
-        "frames_id": item.frames_id,
-        "frames_per_clip": item.frames,
-        "frames": clips * item.frames,
-        "bytes": round(clips * item.frames * _mean_bytes(sizes)),
-        "tables": list(item.tables),
-    }
-
-
-def _mean_bytes(sizes: Mapping[Size, int]) -> float:
-    """Mean bytes of a frame, three per pixel."""
+def _stored(item: Frames, clips: int, sizes: Mapping[Size, int]) -> Encoding:
+    """How the frames will be kept if all clips are as those that were opened."""
     total = sum(sizes.values())
-    return sum(3 * width * height * times for (width, height), times in sizes.items()) / total
+    ends = list(accumulate(sizes.values()))
+    # The first clip beyond a size's share of all is of the next size.
+    bounds = [0, *(clips * end // total for end in ends)]
+    rows = [
+        {"status": "ok", "width": width, "height": height}
+        for (width, height), first, last in zip(sizes, bounds, bounds[1:], strict=False)
+        for _ in range(first, last)
+    ]
+    table = pd.DataFrame(rows, columns=["status", "width", "height"])
+    return choose_encoding(table, item.frames, **item.encoding)
+
+
+def _shrunk(sizes: Mapping[Size, int], short_side: int | None) -> dict[Size, int]:
+    """Sizes of the frames as the captioner gets them."""
+    found: dict[Size, int] = {}
+    for size, times in sizes.items():
+        stored = shrunk_size(*size, short_side)
+        found[stored] = found.get(stored, 0) + times
+    return found
 
 
 def _captions(
     item: Captions,
     train: pd.DataFrame,
+    frames: int,
     sizes: Mapping[Size, int],
     card: Card,
     mean_tokens: float,
@@ -155,16 +186,16 @@ def _captions(
         "captions_id": item.captions_id,
         "kind": item.kind,
         "captioner": item.captioner,
-        "captions": len(train) * item.frames,
-        "prompts": questions * item.frames,
+        "captions": len(train) * frames,
+        "prompts": questions * frames,
         "tables": list(item.tables),
     }
     if item.shape is None or not questions:
         return {**entry, "cost": None}
     before, after = token_counts([head, tail])
     work = CaptionWork(
-        frames=clips * item.frames,
-        prompts=questions * item.frames,
+        frames=clips * frames,
+        prompts=questions * frames,
         before=before,
         after=after + mean_tokens if names_caption else 0.0,
         answer=item.answer,
