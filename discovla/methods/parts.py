@@ -28,16 +28,63 @@ class Vectors(nn.Module):
 
 
 class Linear(nn.Linear):
-    """PyTorch's linear map with its own start: uniform within 1/√in, or all zeros."""
+    """A linear map with one of PyTorch's starts.
 
-    def __init__(self, inputs: int, outputs: int, bias: bool = True, zero: bool = False) -> None:
+    `default`: weight and bias uniform within 1/√in. `xavier` and `attention`: the bias is 0, the
+    weight Xavier-uniform or as by default. `zero`: all zeros.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, bias: bool = True, start: str = "default"
+    ) -> None:
         super().__init__(inputs, outputs, bias)
-        self.zero = zero
+        self.start = start
 
     def init_tensor(self, name: str, tensor: Tensor, generator: torch.Generator) -> None:
-        """Weight and bias alike."""
-        bound = 0.0 if self.zero else 1 / math.sqrt(self.in_features)
+        """By `start`."""
+        bound = 1 / math.sqrt(self.in_features)
+        if self.start == "zero" or (name == "bias" and self.start != "default"):
+            bound = 0.0
+        elif self.start == "xavier":
+            bound = math.sqrt(6 / (self.in_features + self.out_features))
         tensor.uniform_(-bound, bound, generator=generator)
+
+
+class LayerNorm(nn.LayerNorm):
+    """PyTorch's: ones and zeros at the start."""
+
+    def init_tensor(self, name: str, tensor: Tensor, generator: torch.Generator) -> None:
+        """No random number is needed."""
+        tensor.fill_(1.0 if name == "weight" else 0.0)
+
+
+class Block(nn.Module):
+    """A pre-norm block as in CLIP (QuickGELU, MLP four times as wide), to be trained."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.ln_1, self.ln_2 = LayerNorm(width), LayerNorm(width)
+        self.qkv = Linear(width, 3 * width, start="xavier")
+        self.out = Linear(width, width, start="attention")
+        self.fc = Linear(width, 4 * width)
+        self.proj = Linear(4 * width, width)
+
+    def forward(self, x: Tensor, hidden: Tensor | None = None, causal: bool = False) -> Tensor:
+        """(N, T, D); `hidden` (N, T) bool marks keys that no token attends to."""
+        q, k, v = (
+            t.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for t in self.qkv(self.ln_1(x)).chunk(3, -1)
+        )
+        seen = None if hidden is None else ~hidden[:, None, None]
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=causal)
+        x = x + self.out(y.transpose(1, 2).flatten(2))
+        return x + self.proj(quick_gelu(self.fc(self.ln_2(x))))
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """x·sigmoid(1.702 x), the activation of OpenAI's CLIP."""
+    return x * torch.sigmoid(1.702 * x)
 
 
 class Bottleneck(nn.Module):
@@ -64,9 +111,9 @@ class Bottleneck(nn.Module):
             tensor.zero_()
 
     def forward(self, c: Tensor) -> Tensor:
-        """Of c; `quick_gelu` is x·sigmoid(1.702 x), as in CLIP's MLPs."""
+        """Of c (…, D)."""
         h = F.linear(c, self.down_weight, self.down_bias)
-        h = F.gelu(h) if self.activation == "gelu" else h * torch.sigmoid(1.702 * h)
+        h = F.gelu(h) if self.activation == "gelu" else quick_gelu(h)
         return F.linear(h, self.up_weight, self.up_bias)
 
 

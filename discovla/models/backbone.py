@@ -230,4 +230,5 @@ def _dims(clip: Any) -> Dims:
             text.width, text.layers, text.resblocks[0].attn.num_heads, clip.context_length
         ),
         embed=clip.visual.output_dim,
+        patch_size=clip.visual.patch_size[0],
     )

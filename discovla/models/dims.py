@@ -32,6 +32,8 @@ class Dims:
     vision: TowerDims
     text: TowerDims
     embed: int
+    patch_size: int
+    """Side of a patch in pixels."""
 
     def tower(self, name: str) -> TowerDims:
         """The tower called `vision` or `text`."""
@@ -56,6 +58,7 @@ def read_dims(architecture: str) -> Dims | None:
             text["width"], text["layers"], text["heads"], text.get("context_length", _CONTEXT)
         ),
         embed=config["embed_dim"],
+        patch_size=vision["patch_size"],
     )
 
 
