@@ -104,15 +104,14 @@ def half_precision_names(model: nn.Module) -> set[str]:
     """Names of the parameters that the released codes keep in half precision.
 
     Those of linear maps, attentions, convolutions and projections, biases included. LayerNorms,
-    embeddings, tables of positions, the temperature and single learned vectors stay exact
-    (`convert_weights` of OpenAI's CLIP; of CLIP4Clip's trained values all but 64,001 are halved).
+    embeddings, tables of positions (by their name), the temperature and single learned vectors stay
+    exact (`convert_weights` of OpenAI's CLIP; of CLIP4Clip's trained values all but 64,001 are halved).
     """
     found = set()
     for prefix, module in model.named_modules():
         if isinstance(module, nn.LayerNorm | nn.Embedding):
             continue
         for name, parameter in module.named_parameters(prefix, recurse=False):
-            leaf = name.rpartition(".")[2]
-            if leaf.endswith("bias") or (parameter.dim() >= 2 and "position" not in leaf.lower()):
+            if name.endswith("bias") or (parameter.dim() >= 2 and "position" not in name):
                 found.add(name)
     return found

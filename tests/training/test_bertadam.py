@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from discovla.methods.parts import LayerNorm, Linear, Vectors
 from discovla.training.bertadam import BertAdam, half_precision_names
 from discovla.training.checkpoint import read_adapter
 from tests.models import tiny
@@ -174,6 +175,15 @@ def test_matrices_and_their_biases_are_halved(method: str) -> None:
         exact = exact or name.endswith(("logit_scale", "class_embedding"))
         assert (name in halves) == (not exact), name
         assert name not in halves or parameter.dim() >= 1
+
+
+def test_tables_and_single_vectors_of_a_method_stay_exact() -> None:
+    parts = {
+        **{"map": Linear(4, 4), "ln": LayerNorm(4), "words": nn.Embedding(3, 4)},
+        **{"position": Vectors(5, 4), "token": Vectors(4), "prompts": Vectors(2, 4)},
+    }
+    halves = half_precision_names(nn.ModuleDict(parts))
+    assert halves == {"map.weight", "map.bias", "prompts.weight"}
 
 
 # Whole trainings
