@@ -105,7 +105,7 @@ def half_precision_names(model: nn.Module) -> set[str]:
 
     Those of linear maps, attentions, convolutions and projections, biases included. LayerNorms,
     embeddings, tables of positions (by their name), the temperature and single learned vectors stay
-    exact (`convert_weights` of OpenAI's CLIP; in CLIP4Clip all but 64,001 trained values are halved).
+    exact (`convert_weights` of OpenAI's CLIP; CLIP4Clip trains 64,001 values that are not halved).
     """
     found = set()
     for prefix, module in model.named_modules():
