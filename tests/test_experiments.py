@@ -76,7 +76,7 @@ def test_distinct_trainings_are_those_of_the_golden_file(experiments: Experiment
     golden("trainings.json", distinct_trainings(experiments))
 
 
-def test_the_papers_tables_need_twenty_trainings_and_its_figures_fourteen_more(
+def test_the_papers_tables_need_43_trainings_and_its_figures_fourteen_more(
     experiments: Experiments,
 ) -> None:
     tables, everything = set(), set()
@@ -88,8 +88,8 @@ def test_the_papers_tables_need_twenty_trainings_and_its_figures_fourteen_more(
                     everything.add(key)
                     if name in experiments.tables:
                         tables.add(key)
-    assert len(tables) == 20
-    assert len(everything) == 34
+    assert len(tables) == 43
+    assert len(everything) == 57
 
 
 @pytest.mark.parametrize(
@@ -177,6 +177,34 @@ def test_a_row_can_be_quoted_instead_of_trained(folder: Path) -> None:
     row = Experiments.load(config, folder).row("msrvtt", "table1", "full-b32")
     assert row.run is None
     assert row.paper["t2v"]["R@1"] == 43.1
+
+
+def test_every_row_of_tables_1_to_4_is_trained(experiments: Experiments) -> None:
+    tables = {"msrvtt": "table1", "lsmdc": "table2", "activitynet": "table3", "didemo": "table4"}
+    for dataset, table in tables.items():
+        rows = experiments.rows(dataset, table)
+        assert all(row.run is not None and row.run.trains for row in rows)
+        assert all(row.implementation and row.selected_on for row in rows)
+
+
+def test_protocols_differ_in_what_they_say(experiments: Experiments) -> None:
+    own = experiments.row("activitynet", "variants", "dgl-published").run
+    unified = experiments.row("activitynet", "table3", "dgl").run
+    assert own is not None
+    assert unified is not None
+    assert (own.settings.frames, own.settings.words, own.settings.epochs) == (64, 64, 10)
+    assert (unified.settings.frames, unified.settings.epochs) == (32, 5)
+    with pytest.raises(UserError, match=r"lora has no protocol 'published'; known: \['unified'\]"):
+        experiments.resolve("msrvtt", "lora", "vit-b32", {}, protocol="published")
+
+
+def test_a_grid_is_chosen_on_a_validation_split_only(experiments: Experiments) -> None:
+    rates = {row.run.settings.lr for row in experiments.grid("demo", "prompt") if row.run}
+    assert rates == {6e-4, 2e-3, 5e-3}
+    with pytest.raises(UserError, match=r"msrvtt has no validation split"):
+        experiments.grid("msrvtt", "prompt")
+    with pytest.raises(UserError, match=r"'lora' has no grid; those that have: .*prompt"):
+        experiments.grid("demo", "lora")
 
 
 def test_quoting_an_unknown_row_is_an_error(folder: Path) -> None:

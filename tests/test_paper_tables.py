@@ -13,7 +13,8 @@ import pytest
 
 from discovla.config import load_checked, load_yaml, validate
 from discovla.errors import UserError
-from discovla.settings import RunSettings
+from discovla.methods.options import OPTIONS
+from discovla.settings import Options, RunSettings
 
 TABLES = {f"table{n}": load_checked(f"config/tables/table{n}.yaml", "table") for n in range(1, 10)}
 FIGURES = {
@@ -213,7 +214,8 @@ def test_table_is_complete_and_consistent(name: str) -> None:
                 assert list(directions) == table["directions"], row["row"]
                 for numbers in directions.values():
                     assert len(numbers) == len(table["metrics"]), row["row"]
-        assert set(row.get("set", {})) <= settings
+        own = OPTIONS.get(row.get("method"), Options)
+        assert set(row.get("set", {})) <= settings | {f.name for f in dataclasses.fields(own)}
         for misprint in row.get("misprints", ()):
             numbers = printed(name, row["row"], misprint["direction"], misprint["dataset"])
             assert numbers[misprint["metric"]] == misprint["printed"]

@@ -100,12 +100,29 @@ def test_zero_shot_is_evaluated_once_whatever_the_seeds(
     assert (line["n_seeds"], line["provenance"], line["t2v_R@1_std"]) == (1, "evaluated", None)
 
 
-def test_quoted_rows_have_no_measured_number(experiments: Experiments) -> None:
+def test_quoted_rows_have_no_measured_number() -> None:
+    config = {**load_yaml("config/config.yaml"), "quote": {"table1": ["dgl-b32"]}}
+    experiments = Experiments.load(config)
     line = build_row(experiments, experiments.row("msrvtt", "table1", "dgl-b32"))
     assert line["provenance"] == "quoted"
     assert line["t2v_R@1"] is None
     assert line["t2v_R@1_paper"] == 44.6
     assert line["run_id"] is None
+
+
+def test_a_reconstruction_is_called_one(experiments: Experiments, tmp_path: Path) -> None:
+    for row in experiments.rows("didemo", "table4"):
+        for seed, path in enumerate(metrics_files(experiments, row, tmp_path)):
+            write_json(path, metrics(row.run.run_id, seed))
+    table = build_table(experiments, "didemo", "table4", tmp_path)
+    frame = table.frame.set_index("row")
+    assert frame.loc["rap", "provenance"] == frame.loc["rap", "implementation"] == "reconstruction"
+    assert frame.loc["full", "implementation"] == "compared with its authors' code"
+    assert frame.loc["full", "selected_on"] == "not tuned"
+    assert frame.loc["discovla", "selected_on"] == "the paper"
+    text = to_markdown(table)
+    assert "RAP: our reconstruction" in text
+    assert "Learning rate not tuned: Full fine-tuning, RAP" in text
 
 
 def test_a_table_never_mixes_two_data_sets(experiments: Experiments, results: Path) -> None:
