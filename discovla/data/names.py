@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from pathlib import PurePosixPath, PureWindowsPath
 
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""Characters that no id and no path needs, and that a terminal obeys."""
 VIDEO_SUFFIXES = (
     # In order of preference where a video exists twice: fewer surprises when decoded come first.
     ".mp4",
@@ -66,6 +69,8 @@ def inner_path(text: str) -> tuple[str, str]:
     problem = ""
     if not path.parts or not text.strip():
         problem = "is empty"
+    elif CONTROL.search(text):
+        problem = "has a control character"
     elif path.is_absolute() or PureWindowsPath(text).is_absolute():
         problem = "is absolute"
     elif ".." in path.parts:

@@ -110,6 +110,11 @@ def convert(
     missing = found.missing_files(root, full)
     if missing:
         raise UserError(f"{dataset}: no {', '.join(missing)} in {root}. Next: {found.next_step}.")
-    sources = {name: sha256_file(root / name) for name in found.required_files(full)}
+    files = found.required_files(full)
+    sources = {name: sha256_file(root / name) for name in files}
     table = found.read(root, full)
+    if table.empty:
+        raise UserError(
+            f"{dataset}: no captions in {', '.join(str(root / name) for name in files)}"
+        )
     return write_annotations(table, output, dataset=dataset, rules=full, sources=sources)

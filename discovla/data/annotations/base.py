@@ -6,7 +6,6 @@ Every dataset is brought into this form once; no later stage knows a dataset's o
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import pyarrow as pa
 
+from discovla.data.names import CONTROL
 from discovla.data.tables import SCHEMA_VERSION, read_table, read_table_metadata, write_table
 from discovla.errors import UserError
 from discovla.files import content_hash
@@ -32,7 +32,6 @@ SCHEMA = pa.schema(
     ]
 )
 WHAT = "a table of annotations"
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _OF_CLIP = ("video_id", "split", "start", "end", "stems")
 
 

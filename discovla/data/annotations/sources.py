@@ -39,7 +39,14 @@ def read_lines(path: Path, encoding: str = "utf-8-sig") -> list[str]:
     warn_if_cut(path, lines[-1])
     if lines[-1] == "":
         lines.pop()
+    require_rows(lines, path)
     return [line.removesuffix("\r") for line in lines]
+
+
+def require_rows(rows: Any, path: Path) -> None:
+    """`UserError` if a file holds nothing: a whole split would be lost without a word."""
+    if not rows:
+        raise UserError(f"{path}: nothing in it; bring the file again")
 
 
 def warn_if_cut(path: Path, after_last_newline: str) -> None:
@@ -68,6 +75,7 @@ def read_json(path: Path, kind: type) -> Any:
         raise UserError(f"{path}: not valid JSON: {error}") from None
     if not isinstance(value, kind):
         raise UserError(f"{path}: a JSON {kind.__name__} is expected, found {type(value).__name__}")
+    require_rows(value, path)
     return value
 
 
@@ -88,6 +96,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, st
             rows.append((reader.line_num, row))
     except csv.Error as error:
         raise UserError(f"{path}, line {reader.line_num}: not valid CSV: {error}") from None
+    require_rows(rows, path)
     return rows
 
 
@@ -97,6 +106,7 @@ def read_parquet(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str
         content = pq.read_table(path, page_checksum_verification=True)
         content.validate(full=True)  # texts are Unicode
         check_header(content.column_names, columns, str(path))
+        require_rows(content, path)
         return list(enumerate(content.to_pylist(), start=1))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None

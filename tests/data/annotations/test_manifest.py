@@ -14,10 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discovla.data.annotations import convert
-from discovla.data.annotations.base import CONTROL
 from discovla.data.annotations.manifest import read as read_manifest
 from discovla.data.clips import VideoIndex
-from discovla.data.names import inner_path
+from discovla.data.names import CONTROL, inner_path
 from discovla.errors import UserError
 from tests.data.annotations.files import HOSTILE, MANIFEST, pairs, read, write
 
@@ -85,7 +84,7 @@ def test_a_byte_order_mark_and_windows_lines_do_not_matter(tmp_path: Path) -> No
         ({"path": ".hidden/b.mp4"}, "begins with a dot"),
         ({"path": "."}, "is empty"),
         ({"path": " "}, "path is ' '; a text is needed"),
-        ({"path": "a\0.mp4"}, "clip_id is .*control characters"),
+        ({"path": "a\0.mp4"}, "has a control character"),
         ({"caption": ""}, "caption is ''"),
         ({"split": "dev"}, "split is 'dev'; allowed: train, val, test"),
         ({"split": ""}, "split is ''"),

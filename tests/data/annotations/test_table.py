@@ -18,7 +18,8 @@ from discovla.data.annotations import (
     read_metadata,
     write_annotations,
 )
-from discovla.data.annotations.base import CONTROL, SCHEMA, Clip, to_table, validate
+from discovla.data.annotations.base import SCHEMA, Clip, to_table, validate
+from discovla.data.names import CONTROL
 from discovla.errors import UserError
 from discovla.files import content_hash
 from tests.data.annotations.files import HOSTILE

@@ -1,0 +1,1 @@
+"""Long searches for faults, each run by command; tests run a small sample of each."""
