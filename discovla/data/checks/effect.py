@@ -53,6 +53,8 @@ def effect_of(
 
 def describe_effect(split: str, effect: Mapping[str, Any]) -> str:
     """One sentence about one entry of `effect_of`."""
+    if not effect["clips_left"]:
+        return f"no {split} clip is left of {effect['clips']:,}"
     left = f"{effect['clips_left']:,} of {effect['clips']:,} {split} clips"
     if effect["captions"] != effect["clips"]:
         left += f" ({effect['captions_left']:,} of {effect['captions']:,} captions)"

@@ -152,6 +152,9 @@ def _work(report: Mapping[str, Any], destination: str | Path) -> Iterator[Line]:
         seeds = work["trainings"][0]["seeds"]
         times = f" x {seeds} seeds" if seeds > 1 else ""
         yield "training", f"{len(work['trainings']):,} runs{times}, {steps:,} steps in all"
+        empty = sum(item["steps"] == 0 for item in work["trainings"])
+        if empty:
+            yield "training", f"{empty:,} of them have fewer training pairs than one batch"
 
 
 def _caption_work(captions: Mapping[str, Any], card: Mapping[str, Any]) -> Iterator[str]:
@@ -163,8 +166,8 @@ def _caption_work(captions: Mapping[str, Any], card: Mapping[str, Any]) -> Itera
     if cost is not None:
         yield (
             f"  {cost['image_tokens']:,.0f} image tokens each; naive {cost['naive']:.2e} FLOP = "
-            f"{cost['hours_naive']:,.1f} h, shared prefix {cost['shared']:.2e} FLOP = "
-            f"{cost['hours_shared']:,.1f} h ({card['name']}, {card['share']:.0%} of "
+            f"{_hours(cost['hours_naive'])}, shared prefix {cost['shared']:.2e} FLOP = "
+            f"{_hours(cost['hours_shared'])} ({card['name']}, {card['share']:.0%} of "
             f"{card['peak_tflops']:g} TFLOP/s)"
         )
 
@@ -218,6 +221,10 @@ def _bytes(number: float) -> str:
             return f"{number:.3g} {unit}"
         number /= 1000
     return f"{number:,.3g} TB"
+
+
+def _hours(value: float) -> str:
+    return f"{value:,.1f} h" if value >= 0.1 else f"{value:.1g} h"
 
 
 def _number(value: int | None) -> str:

@@ -44,6 +44,8 @@ def test_published_numbers_count_where_they_are_larger() -> None:
 def test_a_split_that_is_not_there_at_all() -> None:
     effect = effect_of(table("test", 2), [], {"val": {"captions": 7}})["val"]
     assert (effect["captions"], effect["captions_left"], effect["points"]) == (7, 0, 100)
+    gone = effect_of(table("test", 3), ["test0", "test1", "test2"], {})["test"]
+    assert describe_effect("test", gone) == "no test clip is left of 3"
 
 
 def test_training_has_no_recall() -> None:
