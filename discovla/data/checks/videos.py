@@ -116,8 +116,8 @@ def look_at_videos(table: pd.DataFrame, root: Path, look: Look) -> dict[str, Any
         "errors": {clip: found.errors[clip] for clip in found.paths if clip in found.errors},
         **_unused(files, found, ambiguous),
         "ambiguous": ambiguous,
-        "shared": _groups(found.identities, found, facts, same_video=False),
-        "duplicates": _groups(_digests(found, look), found, facts) if look.full else None,
+        "shared": _shared(found, facts),
+        "duplicates": _duplicates(found, facts, look) if look.full else None,
         "opened": len(opened),
         "sizes": _frame_sizes(opened.values()),
         "short": _short(opened, look.frames) if look.full else None,
@@ -180,32 +180,38 @@ def _unused(
     }
 
 
-def _groups(
-    keys: Mapping[str, Hashable],
-    found: Found,
-    facts: pd.DataFrame,
-    *,
-    same_video: bool = True,
-) -> list[dict[str, Any]]:
-    """Clips with equal keys: their files, and the splits they belong to.
+def _shared(found: Found, facts: pd.DataFrame) -> list[dict[str, Any]]:
+    """Files that clips of different videos resolve to; segments of one video share its file."""
+    return [
+        _group(clips, found, facts)
+        for clips in _equal(found.identities)
+        if facts.loc[clips, "video_id"].nunique() > 1
+    ]
 
-    Segments of one video share its file by design: with `same_video` false they are left out.
-    """
+
+def _duplicates(found: Found, facts: pd.DataFrame, look: Look) -> list[dict[str, Any]]:
+    """Different files with equal contents."""
+    return [
+        _group(clips, found, facts)
+        for clips in _equal(_digests(found, look))
+        if len({found.identities[clip] for clip in clips}) > 1
+    ]
+
+
+def _equal(keys: Mapping[str, Hashable]) -> list[list[str]]:
+    """Clips with equal keys, two or more, in the order of their first."""
     clips_of: dict[Hashable, list[str]] = defaultdict(list)
     for clip, key in keys.items():
         clips_of[key].append(clip)
-    groups = []
-    for clips in clips_of.values():
-        if len(clips) < 2 or (not same_video and facts.loc[clips, "video_id"].nunique() == 1):
-            continue
-        groups.append(
-            {
-                "clips": clips,
-                "paths": sorted({found.paths[clip] for clip in clips}),
-                "splits": sorted(set(facts.loc[clips, "split"])),
-            }
-        )
-    return groups
+    return [clips for clips in clips_of.values() if len(clips) > 1]
+
+
+def _group(clips: list[str], found: Found, facts: pd.DataFrame) -> dict[str, Any]:
+    return {
+        "clips": clips,
+        "paths": sorted({found.paths[clip] for clip in clips}),
+        "splits": sorted(set(facts.loc[clips, "split"])),
+    }
 
 
 # Contents
@@ -286,17 +292,21 @@ def in_parallel(
     return {item: answers[item] for item in items}
 
 
-def _digests(found: Found, look: Look) -> dict[str, tuple[int, str]]:
-    """Size and content hash of the files whose size another file has, by clip."""
-    times = Counter(
-        {found.identities[clip]: found.sizes[clip] for clip in found.readable()}.values()
-    )
-    same = [clip for clip in found.readable() if times[found.sizes[clip]] > 1]
+def _digests(found: Found, look: Look) -> dict[str, str]:
+    """Content hash, by clip, of the files whose size another file has; each is read once."""
+    files = {found.identities[clip]: clip for clip in found.readable()}
+    times = Counter(found.sizes[clip] for clip in files.values())
+    same = [clip for clip in files.values() if times[found.sizes[clip]] > 1]
     with ThreadPoolExecutor(max(1, look.jobs)) as pool:
-        digests = pool.map(lambda clip: sha256_file(found.root / found.paths[clip]), same)
-        return {
-            clip: (found.sizes[clip], digest) for clip, digest in zip(same, digests, strict=True)
+        hashes = pool.map(lambda clip: sha256_file(found.root / found.paths[clip]), same)
+        by_file = {
+            found.identities[clip]: digest for clip, digest in zip(same, hashes, strict=True)
         }
+    return {
+        clip: by_file[found.identities[clip]]
+        for clip in found.readable()
+        if found.identities[clip] in by_file
+    }
 
 
 def _short(opened: Mapping[str, Opened], most: int) -> list[dict[str, Any]]:

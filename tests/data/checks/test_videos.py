@@ -62,8 +62,14 @@ def test_one_file_for_two_clips(tmp_path: Path) -> None:
 def test_segments_of_one_video_are_no_fault(tmp_path: Path) -> None:
     write_video(tmp_path / "v.mp4")
     parts = [Clip(f"v#{i}", "train", ("v",), i, i + 1.0, video_id="v") for i in range(2)]
-    table = to_table((part, "text") for part in parts)
-    assert look_at_videos(table, tmp_path, Look())["shared"] == []
+    write_video(tmp_path / "w.mp4")
+    table = to_table((part, "text") for part in [*parts, Clip("w", "train", ("w",))])
+    found = look_at_videos(table, tmp_path, Look(full=True))
+    assert found["shared"] == []
+    # The file of another video has the same bytes; that is one group of all three clips.
+    assert [group["clips"] for group in found["duplicates"]] == [["v#0", "v#1", "w"]]
+    (tmp_path / "w.mp4").write_bytes((tmp_path / "w.mp4").read_bytes() + b"more")
+    assert look_at_videos(table, tmp_path, Look(full=True))["duplicates"] == []
 
 
 def test_a_full_look_decodes_every_file(tmp_path: Path) -> None:
