@@ -93,4 +93,5 @@ def describe(table: Path) -> str:
     columns = ["label", "backbone", "provenance", "n_test", "captions", "t2v_R@1", "t2v_R@sum"]
     columns += ["v2t_R@sum", "t2v_MnR", "params", "run_id"]
     frame = pd.read_csv(table)[columns].round(2)
+    frame = frame.astype({"n_test": "Int64", "params": "Int64"})
     return frame.astype(object).where(frame.notna(), "-").to_string(index=False)
