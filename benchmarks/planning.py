@@ -57,6 +57,8 @@ class Cost:
 
     step: str
     seconds: float
+    cpu: float
+    """CPU seconds, of its children too: a busy machine makes `seconds` larger, and this not."""
     megabytes: float
     """Largest memory of its process."""
 
@@ -99,7 +101,7 @@ def measured(step: str, arguments: list[str], **options: object) -> Cost:
         if process.returncode:
             output.seek(0)
             raise SystemExit(f"{step} failed:\n{output.read().decode(errors='replace')[-2000:]}")
-    return Cost(step, seconds, usage.ru_maxrss / 1024)
+    return Cost(step, seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
 def costs(folder: Path, clips: int, *, plan: bool = True) -> Iterator[Cost]:
@@ -124,10 +126,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=int, default=CLIPS, metavar="N")
     args = parser.parse_args(arguments)
-    print(f"{args.clips:,} clips\n{'step':<28}{'seconds':>9}{'MB':>8}")
+    print(f"{args.clips:,} clips\n{'step':<28}{'seconds':>9}{'CPU s':>8}{'MB':>8}")
     with tempfile.TemporaryDirectory() as folder:
         for cost in costs(Path(folder), args.clips):
-            print(f"{cost.step:<28}{cost.seconds:>9.1f}{cost.megabytes:>8.0f}", flush=True)
+            times = f"{cost.seconds:>9.1f}{cost.cpu:>8.1f}"
+            print(f"{cost.step:<28}{times}{cost.megabytes:>8.0f}", flush=True)
 
 
 if __name__ == "__main__":
