@@ -20,12 +20,12 @@ import numpy as np
 
 from discovla.data.decode.clip import take
 from discovla.data.decode.container import (
+    Painter,
     Tally,
     all_frames,
     best_stream,
     explained,
     open_video,
-    picture,
 )
 from discovla.data.decode.request import DecodeError, Image, Wish
 from discovla.errors import UserError
@@ -144,13 +144,12 @@ def collect(path: str, reader: str) -> Evidence:
 
 def _collect(path: str, reader: str) -> Evidence:
     native, pictures = [], []
-    size: tuple[int, int] | None = None
+    painter = Painter()
     with open_video(path) as container:
         stream = best_stream(container, path)
         for frame in all_frames(container, stream, Tally()):
-            size = size or (frame.width, frame.height)
             native.append(hashlib.md5(own_pixels(frame)).hexdigest())
-            pictures.append(_digest(picture(frame, size)))
+            pictures.append(_digest(painter.paint(frame)))
         number = stream.index
     frames: dict[int, str] = {}
     for first in range(STEP):

@@ -16,6 +16,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 import av
 import av.error
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from discovla.data.decode.request import Image, Kept, Taken, Wish, failure
 from discovla.data.sampling import SamplingError
@@ -91,12 +92,30 @@ def all_frames(container: Any, stream: Any, tally: Tally) -> Iterator[Any]:
             tally.bad_packets += 1
 
 
-def picture(frame: Any, size: tuple[int, int]) -> Image:
-    """An upright RGB picture. A stream may change its size half-way; a clip has one."""
-    image = frame.reformat(width=size[0], height=size[1], format="rgb24").to_ndarray()
-    if not frame.rotation:
-        return np.asarray(image)
-    return np.ascontiguousarray(np.rot90(image, frame.rotation // 90))
+class Painter:
+    """Makes upright RGB pictures of the size of the first frame.
+
+    A stream may change its size half-way; a clip has one. One converter serves a whole file: to
+    set one up takes longer than to use it.
+    """
+
+    def __init__(self) -> None:
+        self._converter = VideoReformatter()
+        self._size: tuple[int, int] | None = None
+
+    def see(self, frame: Any) -> tuple[int, int]:
+        """Take note of a frame, wanted or not; the size of the pictures."""
+        self._size = self._size or (frame.width, frame.height)
+        return self._size
+
+    def paint(self, frame: Any) -> Image:
+        """(H, W, 3) RGB."""
+        width, height = self.see(frame)
+        rgb = self._converter.reformat(frame, width, height, "rgb24", threads=1)
+        image = rgb.to_ndarray()
+        if not frame.rotation:
+            return np.asarray(image)
+        return np.ascontiguousarray(np.rot90(image, frame.rotation // 90))
 
 
 @dataclass
@@ -160,16 +179,16 @@ def _one_pass(wish: Wish[Kept], n_frames: int, fps: float, limit: int | None) ->
     with suppress(SamplingError):  # `n_frames` is a guess in the first pass
         wanted = set(wish.choose(n_frames, fps).tolist())
     result: _Pass[Kept] = _Pass()
-    size: tuple[int, int] | None = None
+    painter = Painter()
     with open_video(wish.path) as container:
         stream = best_stream(container, wish.path)
         for frame in all_frames(container, stream, result.tally):
-            size = size or (frame.width, frame.height)
+            painter.see(frame)
             if result.count in wanted:
                 result.rotation = frame.rotation
                 time = seconds(frame, stream)
                 result.found[result.count] = (
-                    wish.keep(picture(frame, size)),
+                    wish.keep(painter.paint(frame)),
                     result.count / fps if time is None else time,
                 )
             result.count += 1

@@ -21,7 +21,7 @@ from typing import Any
 import av.error
 import numpy as np
 
-from discovla.data.decode.container import best_stream, frame_rate, open_video, picture, seconds
+from discovla.data.decode.container import Painter, best_stream, frame_rate, open_video, seconds
 from discovla.data.decode.packets import Picture, parser
 from discovla.data.decode.request import Kept, Taken, Wish
 
@@ -64,13 +64,14 @@ def read_from_key_frames(wish: Wish[Kept]) -> Taken[Kept]:
         context = stream.codec_context
         size = (context.width, context.height)
         found: dict[int, tuple[Kept, float | None]] = {}
+        painter = Painter()
         rotation = decoded = 0
         for frame in _decoded(context, index, set(numbers), size):
             decoded += 1
             if frame.pts in numbers:
                 rotation = frame.rotation
                 found[numbers[frame.pts]] = (
-                    wish.keep(picture(frame, size)),
+                    wish.keep(painter.paint(frame)),
                     seconds(frame, stream),
                 )
     chosen = [found[number] for number in indices.tolist()]
@@ -113,7 +114,7 @@ def prove(container: Any, stream: Any) -> Index:
     except av.error.FFmpegError:
         raise UnprovenError("a packet cannot be read") from None
     groups = _groups(pictures)
-    times = _times(packets, pictures, groups, getattr(context, "reorder_depth", 0))
+    times = _times(packets, pictures, groups, context.reorder_depth)
     return Index(packets, pictures, groups, times)
 
 
