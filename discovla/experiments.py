@@ -353,7 +353,8 @@ class Experiments:
                 f"{dataset} has no validation split, and to choose on its test split would be no "
                 "choice. Choose on another dataset and set the value in config/methods.yaml"
             )
-        values = self.methods[method]["protocols"]["unified"]["grid"]
+        own = self.dataset(dataset).get("grids", {}).get(method)
+        values = own or self.methods[method]["protocols"]["unified"]["grid"]
         where = f"{self.folder}/methods.yaml: {method}.protocols.unified.grid"
         rows = []
         for chosen in itertools.product(*values.values()):

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 _EPILOG = """\
-A case is NAME.json with NAME.weights_*.safetensors and NAME.io.safetensors beside it. The relative
-error of a tensor is its largest absolute difference over its largest absolute value; allowed are
-1e-4 for outputs and losses and 1e-3 for gradients.
+A case is NAME.json with its parameters (NAME.weights_*.safetensors and the like) and
+NAME.io.safetensors beside it. The relative error of a tensor is its largest absolute difference
+over its largest absolute value; allowed are 1e-4 for outputs and losses, 1e-3 for gradients and
+for tensors after optimiser steps (there the difference over the movement, both as L2 norms), and
+1e-6 for an optimiser alone. Gradients of attention's key biases, zero in theory, are compared
+absolutely.
 
 example:
-  discovla parity golden/public_a.json golden/public_b.json
+  discovla parity golden/public_a.json golden_methods/tempme_public.json
 
 exit code: 0 all tensors agree, 1 some do not or a file is not readable
 """

@@ -37,7 +37,9 @@ class Weights:
 def backbone_weights(name: str, entry: Mapping[str, Any]) -> Weights:
     """The CLIP weights of one entry of config/backbones.yaml."""
     source, title = str(entry["weights"]), f"backbone {name}"
-    hint = f"bring the file and set weights.{name} in config/config.yaml"
+    hint = (
+        f"'snakemake clip_weights', or bring the file and set weights.{name} in config/config.yaml"
+    )
     if entry["weights"] is None or Path(source).is_file():
         return Weights(title, source, "present")
     if "/" in source or Path(source).suffix:
@@ -49,7 +51,10 @@ def backbone_weights(name: str, entry: Mapping[str, Any]) -> Weights:
 def captioner_weights(name: str, entry: Mapping[str, Any]) -> Weights:
     """The LLaVA-NeXT weights of one entry of config/captioners.yaml."""
     source, title = str(entry["model"]), f"captioner {name}"
-    hint = f"bring the folder and set captioner_path.{name} in config/config.yaml"
+    hint = (
+        f"'snakemake llava_weights', or bring the folder and set captioner_path.{name} in "
+        "config/config.yaml"
+    )
     if (Path(source) / "config.json").is_file():
         return Weights(title, source, "present")
     if Path(source).exists() or not _HUB_ID.fullmatch(source):

@@ -62,8 +62,12 @@ class Reader:
         return [name for name in self.required_files(rules) if not (root / name).is_file()]
 
 
-def _reader(module: ModuleType, next_step: str = 'README, section "Bring the data"') -> Reader:
+_README = 'README, section "Bring the data"'
+
+
+def _reader(module: ModuleType, next_step: str = "") -> Reader:
     name = module.__name__.rpartition(".")[2]
+    next_step = next_step or f"'snakemake {name}_annotations --cores 1', then {_README}"
     return Reader(name, module.RULES, module.read, module.required_files, next_step)
 
 
@@ -71,7 +75,7 @@ READERS = {
     reader.name: reader
     for reader in (
         _reader(msrvtt),
-        _reader(lsmdc),
+        _reader(lsmdc, next_step=_README),
         _reader(activitynet),
         _reader(didemo),
         _reader(manifest, next_step="docs/own-videos.md"),
