@@ -1,9 +1,9 @@
-"""MV-Adapter against numbers recorded from zhangbw17/MV-Adapter (tied on either side)."""
+"""MV-Adapter against zhangbw17/MV-Adapter (tied on either side), and its six optimiser steps."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -13,7 +13,11 @@ from discovla import losses
 from discovla.methods.mv_adapter import SCALE, MVAdapter
 from discovla.models.hooks import TEXT, VISION, State
 from discovla.models.retriever import Retriever
+from discovla.parity.bertadam import PUBLISHED, replay, trace_errors
 from discovla.parity.case import Case, errors
+from discovla.parity.clip4clip import key_biases, split_biases
+from discovla.settings import RunSettings
+from discovla.training.checkpoint import trained_parameters
 
 _BLOCK = re.compile(r"clip\.(visual\.)?transformer\.resblocks\.(\d+)\.(.+)")
 _ADAPTER = {
@@ -52,27 +56,29 @@ class Recorded(MVAdapter):
 
 
 def compare(case: Case, **changes: Any) -> dict[str, float]:
-    """Errors of features, adapters, calibration, scores, loss and gradients."""
-    case.require("mid", "n_head", "pos", "last", "factor_dim")
+    """Errors of features, adapters, calibration, scores, loss, gradients and optimiser steps.
+
+    Args:
+        case: the golden case; only some have recorded steps.
+        changes: of the settings, or under `kind` a class in place of `Recorded`.
+    """
+    case.require("mid", "n_head", "pos", "last", "factor_dim", "trace")
     kind = changes.pop("kind", Recorded)
     own = {n: t for n, t in case.weights.items() if "adapter" in n or "prompt" in n}
     frozen = {n.removeprefix("clip."): t for n, t in case.weights.items() if n not in own}
     backbone = case.backbone(frozen)
-    method = kind(backbone.dims, case.settings("mv_adapter", {**_options(case), **changes}))
+    values = {**_options(case), **_optimisation(case), **changes}
+    settings = case.settings("mv_adapter", values)
+    method = kind(backbone.dims, settings)
     model = Retriever(backbone, method)
     state = {_our_name(n)[0]: t for n, t in own.items()}
     biases = {n: t for n, t in model.trainable_state().items() if n.startswith("clip.")}
     model.load_trainable_state({**state, **biases}, str(case.path))
-    found = _outputs(case, model, method)
-    found |= dict(_gradients(model, found["out/loss"], case.wanted))
-    noise = [n for n in case.wanted if n.endswith("k_proj.bias")]
-    wanted = dict(case.wanted)
-    for name in [n for n in wanted if n.endswith("adapter.block.attn.in_proj_bias")]:
-        for tensors in (wanted, found):  # its middle third, the key bias, is zero in theory
-            for part, third in zip("qkv", tensors.pop(name).chunk(3), strict=True):
-                tensors[f"{name}.{part}"] = third
-        noise.append(f"{name}.k")
-    return errors(wanted, {n: t.detach() for n, t in found.items()}, noise)
+    outputs = {n: t.detach() for n, t in _outputs(case, model, method).items()}
+    gradients = _gradients(model, case)
+    wanted = split_biases(case.wanted)
+    agreed = errors(wanted, {**outputs, **split_biases(gradients)}, key_biases(wanted))
+    return {**agreed, **_trace(case, model, settings)} if case["trace"] else agreed
 
 
 def _options(case: Case) -> dict[str, Any]:
@@ -83,6 +89,23 @@ def _options(case: Case) -> dict[str, Any]:
         "tied_layers": case["last"],
         "tie_width": case["factor_dim"],
         "clip_bias_lr": 0.02,
+    }
+
+
+def _optimisation(case: Case) -> dict[str, Any]:
+    """Settings of the recorded steps; they share warm-up and moments with CLIP4Clip's."""
+    if not case["trace"]:
+        return {}
+    adapters, _, clip_biases, _ = case["trace"]["groups"]
+    return {
+        **PUBLISHED,
+        "lr": adapters["lr"],
+        "clip_bias_lr": clip_biases["lr"] / adapters["lr"],
+        "weight_decay": adapters["weight_decay"],
+        "warmup": 0.1,
+        "beta1": 0.9,
+        "beta2": 0.98,
+        "adam_eps": 1e-6,
     }
 
 
@@ -114,17 +137,35 @@ def _outputs(case: Case, model: Retriever, method: Recorded) -> dict[str, Tensor
     }
 
 
-def _gradients(
-    model: Retriever, loss: Tensor, wanted: Mapping[str, Tensor]
-) -> Iterator[tuple[str, Tensor]]:
-    parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    found = torch.autograd.grad(loss, list(parameters.values()))
-    gradients = dict(zip(parameters, found, strict=True))
-    for name in wanted:
-        if name.startswith("grad/"):
-            ours, third = _our_name(name.removeprefix("grad/"))
-            gradient = gradients[ours]
-            yield name, gradient if third is None else gradient.chunk(3)["qkv".index(third)]
+def _gradients(model: Retriever, case: Case) -> dict[str, Tensor]:
+    parameters = trained_parameters(model)
+    found = torch.autograd.grad(model.loss(case.batch)["loss"], list(parameters.values()))
+    names = [n.removeprefix("grad/") for n in case.wanted if n.startswith("grad/")]
+    official = _official(dict(zip(parameters, found, strict=True)), names)
+    return {f"grad/{name}": gradient for name, gradient in official.items()}
+
+
+def _trace(case: Case, model: Retriever, settings: RunSettings) -> dict[str, float]:
+    recorded = case.tensors("trace")
+    names = {name.partition("/")[2] for name in recorded}
+    wanted = split_biases(recorded)
+    states = (
+        split_biases(_official(state, names))
+        for state in replay(model, case.batch, settings, case["trace"]["t_total"])
+    )
+    start = split_biases(_official(model.trainable_state(), names))
+    return trace_errors(wanted, start, states, key_biases(wanted))
+
+
+def _official(ours: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
+    """Tensors of our model under their official names, as far as ours has them."""
+    found = {}
+    for official in names:
+        name, third = _our_name(official)
+        if name in ours:
+            tensor = ours[name]
+            found[official] = tensor if third is None else tensor.chunk(3)["qkv".index(third)]
+    return found
 
 
 def _our_name(official: str) -> tuple[str, str | None]:
