@@ -200,7 +200,7 @@ def test_protocols_differ_in_what_they_say(experiments: Experiments) -> None:
 
 def test_a_grid_is_chosen_on_a_validation_split_only(experiments: Experiments) -> None:
     rates = {row.run.settings.lr for row in experiments.grid("demo", "prompt") if row.run}
-    assert rates == {6e-4, 2e-3, 5e-3}
+    assert rates == {1e-3, 3e-3, 1e-2}
     with pytest.raises(UserError, match=r"msrvtt has no validation split"):
         experiments.grid("msrvtt", "prompt")
     with pytest.raises(UserError, match=r"'lora' has no grid; those that have: .*prompt"):

@@ -60,7 +60,7 @@ def test_nothing_there() -> None:
         "MSRVTT_train.9k.csv, MSRVTT_JSFUSION_test.csv, MSRVTT_data.json; 10,000 videos; "
         "captioner mine: models/llava (bring it; needed by table1, table5). To be fetched when "
         "first needed: backbone vit-b32: openai (HF_HUB_OFFLINE=1 would forbid it). "
-        'Next: README, section "Bring the data".'
+        "Next: 'snakemake msrvtt_annotations --cores 1', then README, section \"Bring the data\"."
     )
 
 
@@ -86,21 +86,29 @@ def test_equal_data_give_equal_bytes(two: Path) -> None:
         assert canonical_json(one)  # no value that JSON does not know
 
 
-def test_missing_videos_are_named_or_allowed(two: Path) -> None:
-    (two / "b.mp4").write_bytes(b"broken")
-    text = message(check(two))
+def test_missing_videos_are_named_or_allowed(tmp_path: Path) -> None:
+    root = dataset(tmp_path, *(clip(name) for name in "ab"), *(clip(n, "test") for n in "cd"))
+    (root / "b.mp4").write_bytes(b"broken")
+    for name in "cd":
+        write_video(root / f"{name}.mp4")
+    text = message(check(root, expected={}, look=FULL))
     assert "data incomplete" in text
-    assert "1 videos (a)" in text
-    assert "allow_missing: true" in text
-    assert "no train clip is left of 1" in text
-    text = message(check(two, look=FULL))
     assert "1 videos (a); 1 videos cannot be read (b)" in text
-    report = verdict(check(two, look=FULL), allow_missing=True)
+    assert "set allow_missing: true; results say what was left out: no train clip is left" in text
+    (root / "d.mp4").unlink()
+    report = verdict(check(root, expected={}, look=FULL), allow_missing=True)
     assert report["allow_missing"] is True
-    assert report["excluded"] == ["a", "b"]
-    assert report["effect"]["test"]["points"] == 100
-    (two / "b.mp4").unlink()
-    assert "data not found" in message(check(two), allow_missing=True)
+    assert report["excluded"] == ["a", "d", "b"]
+    assert report["effect"]["test"]["points"] == 50
+    assert report["work"]["frames"][0]["frames"] == 12
+
+
+def test_without_any_video_nothing_can_be_allowed(two: Path) -> None:
+    report = check(two)
+    text = message(report, allow_missing=True)
+    assert "data not found" in text
+    assert "allow_missing" not in message(report)
+    assert report["work"]["frames"][0]["frames"] == 24  # all that is to come
 
 
 def test_other_names_than_expected_are_shown(two: Path) -> None:
