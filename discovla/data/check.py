@@ -50,8 +50,8 @@ def check_dataset(
         A report without times of day, so that equal data give equal bytes: `files` missing,
         `counts`, `expected` and where they differ (`differs`), `weights`, `captions` (see
         `caption_facts`), `videos` (`look_at_videos`), `effect` of what is absent (`effect_of`),
-        `work` ahead (`work_ahead`), and `data_id`. Without annotation files there are no counts,
-        and what follows from them is null.
+        `work` ahead (`work_ahead`: of what is there, or of all while nothing is), and `data_id`.
+        Without annotation files there are no counts, and what follows from them is null.
 
     Raises:
         UserError: an annotation file is there but bad; it names file and row.
@@ -96,7 +96,8 @@ def check_dataset(
         "effect": effect_of(table, absent, expected),
         "work": work_ahead(
             table,
-            absent,
+            # Before the first video is there, the whole dataset is to come.
+            absent if len(absent) < videos["expected"] else [],
             plan,
             sizes=videos["sizes"],
             mean_tokens=train["tokens"] / train["captions"],
@@ -192,11 +193,12 @@ def _notes(report: Mapping[str, Any], allow_missing: bool) -> str:
             f" {videos['unused']:,} video files there have names that no clip asks for, such as "
             f"{videos['unused_example']!r}."
         )
-    if (absent_clips(videos) or report["differs"]) and not allow_missing:
+    absent = absent_clips(videos)
+    if (absent or report["differs"]) and len(absent) < videos["expected"] and not allow_missing:
         left = "; ".join(describe_effect(*item) for item in report["effect"].items())
         notes += (
             " To go on without them, set allow_missing: true; results say what was left out"
-            + (f" ({left})." if left else ".")
+            + (f": {left}." if left else ".")
         )
     return notes
 
