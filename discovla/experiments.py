@@ -19,7 +19,7 @@ from discovla.errors import UserError
 from discovla.files import content_hash
 from discovla.models.dims import read_dims
 from discovla.runs import ID, PAPER_BACKBONE, POSTS, Row, Run
-from discovla.settings import RunSettings
+from discovla.settings import FRAME_STORAGE, RunSettings
 
 __all__ = ["ID", "PAPER_BACKBONE", "POSTS", "Experiments", "Row", "Run", "located"]
 
@@ -201,8 +201,11 @@ class Experiments:
 
     def _frames_id(self, dataset: str, settings: RunSettings) -> str:
         entry = self.dataset(dataset)
+        hashed = settings.hashed()
+        stored = {name: hashed[name] for name in FRAME_STORAGE if name in hashed}
         return content_hash(
             {
+                **stored,
                 "dataset": dataset,
                 "reader": entry["reader"],
                 "rules": entry["rules"],

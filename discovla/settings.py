@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from discovla.models.dims import Dims
 
 
+FRAME_STORAGE = ("frame_encoding", "frame_quality", "frame_short_side", "frame_limit_gb")
+"""The settings of a run that say how its frames are kept on disk."""
+
+
 def setting(
     doc: str,
     *,
@@ -133,6 +137,23 @@ class RunSettings:
         "augmentation of training frames",
         default="randaugment",
         choices=("randaugment", "none"),
+    )
+    frame_encoding: str = setting(
+        "frames on disk: `raw` and `png` keep every bit; `auto` is raw where all frames of the "
+        "dataset fit below frame_limit_gb, else JPEG with a short side of 256",
+        default="auto",
+        choices=("auto", "raw", "png", "jpeg"),
+    )
+    frame_quality: int = setting("of JPEG frames, up to 100", default=95, minimum=1)
+    frame_short_side: int | None = setting(
+        "larger frames are shrunk to this before they are stored; null = their own size",
+        default=None,
+        minimum=1,
+    )
+    frame_limit_gb: float = setting(
+        "size of all raw frames, in 1e9 bytes, up to which `auto` takes them",
+        default=64.0,
+        minimum=0,
     )
     train_captions: str = setting(
         "training pairs of a video with several captions", default="all", choices=("all", "first")

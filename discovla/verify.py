@@ -55,10 +55,14 @@ def _frames(path: Path) -> str:
     from discovla.data.store import FrameStore
 
     store = FrameStore(path)
+    bad = 0
     for clip_id in store.clip_ids:
-        if clip_id not in store.failed:
-            store.clip(clip_id)
-    return f"frames {store.frames_id}: {len(store):,} clips of {store.frames}"
+        store.clip(clip_id)  # held against its checksums
+        bad += store.meta(clip_id).bad_packets > 0
+    return (
+        f"frames {store.frames_id} ({store.metadata.get('encoding')}): {len(store):,} clips of "
+        f"{store.frames}, {len(store.failed):,} without frames, {bad:,} with bad packets"
+    )
 
 
 def _captions(path: Path) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 DESCRIPTION = """\
 Decode F frames of every clip of one shard into one Arrow file; training and captioning read
-only this.
+only this. How frames are stored follows from --clips alone, so that all shards agree.
 
 Decoding runs in a process of its own. A video that is damaged, or takes longer than --timeout,
 costs only itself: its clip keeps a row with the error.
@@ -38,9 +38,15 @@ def add_parser(subparsers: Any) -> None:
     add("--frames-id", required=True, metavar="ID", help="identity stored in the file")
     add("--sampling", choices=("released", "uniform"), default="released", help="%(default)s")
     add("--fps", type=float, default=1.0, help="candidates per second (released); %(default)s")
-    add("--encoding", choices=("raw", "jpeg", "png"), default="raw", help="%(default)s")
-    add("--quality", type=int, default=95, help="of jpeg; %(default)s")
-    add("--short-side", type=int, metavar="PIXELS", help="shrink larger frames; default: never")
+    add(
+        "--encoding",
+        choices=("auto", "raw", "png", "jpeg"),
+        default="auto",
+        help="auto: raw if all frames of --clips fit below --limit-gb, else jpeg of short side 256",
+    )
+    add("--quality", type=int, default=95, metavar="Q", help="of jpeg, 1-100; %(default)s")
+    add("--short-side", type=int, metavar="PIXELS", help="shrink larger frames; default: keep them")
+    add("--limit-gb", type=float, default=64.0, metavar="GB", help="of raw frames; %(default)s")
     add("--reader", choices=("auto", "pyav", "decord"), default="auto", help="auto is pyav")
     add("--timeout", type=float, default=60.0, help="seconds for one video; %(default)s")
     add("--output", required=True, metavar="FILE")
@@ -69,12 +75,16 @@ def run(args: argparse.Namespace) -> int:
             encoding=args.encoding,
             quality=args.quality,
             short_side=args.short_side,
+            limit_gb=args.limit_gb,
             reader=args.reader,
         ),
         frames_id=args.frames_id,
         timeout=args.timeout,
     )
+    encoding = counts["encoding"]
     logging.getLogger(__name__).info(
-        "shard %s: %d clips, %d failed", args.shard, counts["clips"], counts["failed"]
+        "shard %s: %d clips, %d failed; %s, about %.1f GB in all shards",
+        *(args.shard, counts["clips"], counts["failed"]),
+        *(encoding.describe(), encoding.bytes / 1e9),
     )
     return 0

@@ -1,12 +1,11 @@
 """Making the frame store: every clip decoded once, one Arrow file per shard.
 
-One record batch per clip, one row per frame. A clip that fails keeps one row with the error, so
-that a shard is complete whatever happens to single videos.
+A clip that fails keeps one row with the error, so that a shard is complete whatever happens to
+single videos.
 """
 
 from __future__ import annotations
 
-import io
 import logging
 import sys
 from collections.abc import Mapping
@@ -14,37 +13,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import pyarrow as pa
-from numpy.typing import NDArray
-from PIL import Image
 from tqdm import tqdm
 
 from discovla.data.decode import ClipFrames, Request
+from discovla.data.encoding import (
+    LIMIT_GB,
+    QUALITY,
+    Encoding,
+    check_encoding,
+    choose_encoding,
+    encode,
+    shrunk,
+)
+from discovla.data.frame_file import SCHEMA as SCHEMA
+from discovla.data.frame_file import record_batch, shard_file
 from discovla.data.shards import shard_name, shard_of
-from discovla.data.tables import with_metadata
 from discovla.data.worker import DEFAULT_TIMEOUT, DecodeWorker
 from discovla.errors import UserError
-from discovla.files import atomic_path
 
 log = logging.getLogger(__name__)
-
-ENCODINGS = ("raw", "jpeg", "png")
-SCHEMA = pa.schema(
-    [
-        ("clip_id", pa.string()),
-        ("position", pa.int32()),
-        ("frame_index", pa.int64()),
-        ("timestamp", pa.float64()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("encoding", pa.string()),
-        ("data", pa.large_binary()),
-        ("reader", pa.string()),
-        ("error", pa.string()),
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -55,33 +43,38 @@ class FrameSettings:
     """F per clip."""
     sampling: str = "released"
     candidate_fps: float = 1.0
-    encoding: str = "raw"
-    """`raw` and `png` keep every bit, `jpeg` does not."""
-    quality: int = 95
+    encoding: str = "auto"
+    """`raw` and `png` keep every bit, `jpeg` does not; `auto` chooses by the dataset's size."""
+    quality: int = QUALITY
     """Of JPEG."""
     short_side: int | None = None
-    """Larger frames are shrunk to this; None keeps the native size."""
+    """Larger frames are shrunk to this; None keeps the native size, except for JPEG of `auto`."""
+    limit_gb: float = LIMIT_GB
+    """Up to here `auto` takes raw frames."""
     reader: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.encoding not in ENCODINGS:
-            raise UserError(f"encoding is {self.encoding!r}; allowed: {', '.join(ENCODINGS)}")
-        if self.short_side is not None and self.short_side < 1:
-            raise UserError(f"short side is {self.short_side}; at least 1 pixel is needed")
+        check_encoding(self.encoding, self.quality, self.short_side, self.limit_gb)
+
+    def encoding_of(self, clips: pd.DataFrame) -> Encoding:
+        """The encoding for a dataset with these clips, the same for each of its shards."""
+        return choose_encoding(
+            clips,
+            self.frames,
+            encoding=self.encoding,
+            quality=self.quality,
+            short_side=self.short_side,
+            limit_gb=self.limit_gb,
+        )
 
     def metadata(self) -> dict[str, Any]:
-        """What a shard says about itself."""
-        stored: dict[str, Any] = {
+        """What a shard says about the frames in it, besides their encoding."""
+        return {
             "frames": self.frames,
             "sampling": self.sampling,
             "candidate_fps": self.candidate_fps,
-            "encoding": self.encoding,
-            "short_side": self.short_side,
             "reader": self.reader,
         }
-        if self.encoding == "jpeg":
-            stored["quality"] = self.quality
-        return stored
 
 
 def sample_shard(
@@ -94,7 +87,7 @@ def sample_shard(
     settings: FrameSettings,
     frames_id: str,
     timeout: float = DEFAULT_TIMEOUT,
-) -> dict[str, int]:
+) -> dict[str, Any]:
     """Decode all clips of one shard and write its Arrow file, complete or not at all.
 
     Args:
@@ -108,30 +101,36 @@ def sample_shard(
         timeout: seconds of wall time for one video.
 
     Returns:
-        Numbers: `clips`, and `failed` among them.
+        `clips` of the shard, `failed` among them, and the `encoding` that was chosen.
 
     Raises:
         UserError: `clips` does not belong to these annotations.
     """
     jobs = _jobs(annotations, clips, shard)
-    metadata = {"frames_id": frames_id, "shard": shard_name(*shard), **settings.metadata()}
-    schema = with_metadata(SCHEMA, {**metadata, "clips": len(jobs)})
-    failed = 0
-    with (
-        atomic_path(output) as temporary,
-        pa.OSFile(str(temporary), "wb") as sink,
-        pa.ipc.new_file(sink, schema) as writer,
-        DecodeWorker(timeout) as worker,
-    ):
+    encoding = settings.encoding_of(clips)
+    metadata = {
+        "frames_id": frames_id,
+        "shard": shard_name(*shard),
+        **settings.metadata(),
+        **encoding.metadata(),
+        "estimate": encoding.estimate(),
+        "clips": len(jobs),
+        "clip_ids": [job["clip_id"] for job in jobs],
+    }
+    failed: dict[str, str] = {}
+    with shard_file(output, metadata) as writer, DecodeWorker(timeout) as worker:
         for job in tqdm(jobs, shard_name(*shard), file=sys.stderr, mininterval=5):
             try:
-                batch = _decoded(job, Path(root), settings, worker)
+                clip = _decoded(job, Path(root), settings, worker)
             except UserError as error:
-                failed += 1
                 log.warning("%r has no frames: %s", job["clip_id"], error)
-                batch = _failed(job["clip_id"], str(error))
-            writer.write_batch(pa.record_batch(batch, schema=schema))
-    return {"clips": len(jobs), "failed": failed}
+                failed[job["clip_id"]] = str(error)
+            else:
+                writer.write_batch(record_batch(_rows(job["clip_id"], clip, encoding)))
+        for clip_id, error_text in failed.items():
+            row = {"clip_id": clip_id, "position": 0, "error": error_text}
+            writer.write_batch(record_batch([row]))
+    return {"clips": len(jobs), "failed": len(failed), "encoding": encoding}
 
 
 def _jobs(
@@ -155,10 +154,10 @@ def _jobs(
 
 def _decoded(
     job: Mapping[str, Any], root: Path, settings: FrameSettings, worker: DecodeWorker
-) -> dict[str, Any]:
+) -> ClipFrames:
     if job["status"] != "ok":
         raise UserError(job["error"] or job["status"])
-    clip = worker.read(
+    return worker.read(
         Request(
             path=str(root / job["path"]),
             sampling=settings.sampling,
@@ -169,49 +168,22 @@ def _decoded(
             reader=settings.reader,
         )
     )
-    return _batch(job["clip_id"], clip, settings)
 
 
-def _batch(clip_id: str, clip: ClipFrames, settings: FrameSettings) -> dict[str, Any]:
-    count = len(clip.frames)
-    pictures = [shrunk(frame, settings.short_side) for frame in clip.frames]
-    height, width = pictures[0].shape[:2]
-    return {
-        "clip_id": [clip_id] * count,
-        "position": range(count),
-        "frame_index": clip.frame_index,
-        "timestamp": clip.timestamp,
-        "width": [width] * count,
-        "height": [height] * count,
-        "encoding": [settings.encoding] * count,
-        "data": [encode(picture, settings.encoding, settings.quality) for picture in pictures],
-        "reader": [clip.reader] * count,
-        "error": [None] * count,
-    }
-
-
-def _failed(clip_id: str, error: str) -> dict[str, Any]:
-    row = dict.fromkeys(SCHEMA.names)
-    return {name: [value] for name, value in {**row, "clip_id": clip_id, "position": 0}.items()} | {
-        "error": [error]
-    }
-
-
-def shrunk(frame: NDArray[np.uint8], short_side: int | None) -> NDArray[np.uint8]:
-    """The frame with its short side cut down to `short_side`, bicubic; smaller ones stay."""
-    height, width = frame.shape[:2]
-    if short_side is None or min(height, width) <= short_side:
-        return frame
-    scale = short_side / min(height, width)
-    size = (round(width * scale), round(height * scale))
-    return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC))
-
-
-def encode(frame: NDArray[np.uint8], encoding: str, quality: int) -> bytes:
-    """One uint8 (H, W, 3) picture as bytes."""
-    if encoding == "raw":
-        return frame.tobytes()
-    buffer = io.BytesIO()
-    options = {"quality": quality, "subsampling": 0} if encoding == "jpeg" else {}
-    Image.fromarray(frame).save(buffer, encoding.upper(), **options)
-    return buffer.getvalue()
+def _rows(clip_id: str, clip: ClipFrames, encoding: Encoding) -> list[dict[str, Any]]:
+    pictures = [shrunk(frame, encoding.short_side) for frame in clip.frames]
+    return [
+        {
+            "clip_id": clip_id,
+            "position": position,
+            "frame_index": int(clip.frame_index[position]),
+            "timestamp": float(clip.timestamp[position]),
+            "width": picture.shape[1],
+            "height": picture.shape[0],
+            "encoding": encoding.name,
+            "data": encode(picture, encoding.name, encoding.quality),
+            "reader": clip.reader,
+            "bad_packets": clip.bad_packets,
+        }
+        for position, picture in enumerate(pictures)
+    ]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from pathlib import Path
 
 from discovla.errors import UserError
+
+log = logging.getLogger(__name__)
 
 _SHARD = re.compile(r"(\d+)(?:-of-|/)(\d+)")
 
@@ -34,19 +37,38 @@ def parse_shard(text: str) -> tuple[int, int]:
 def complete_shards(folder: Path, suffix: str, what: str, *, rule: str) -> list[Path]:
     """All shards of a folder, `1-of-n` to `n-of-n`; `what` and `rule` are for the messages.
 
+    After a change of the number of shards the old ones stay. Where only one division is complete,
+    it is the one; where several are, only the user knows which is to go.
+
     Raises:
-        UserError: there are none, some are absent, or shards of several divisions are mixed.
+        UserError: there are none, some are absent, or several divisions are complete.
     """
-    found = [path for path in folder.glob(f"*-of-*{suffix}") if not path.name.startswith(".")]
+    found = sorted(path for path in folder.glob(f"*-of-*{suffix}") if path.name[0] != ".")
     if not found:
         raise UserError(f"{folder}: no {what} here (N-of-M{suffix}); run the rule {rule}")
+    here = {path.name for path in found}
     totals = sorted({parse_shard(path.stem)[1] for path in found})
-    if len(totals) > 1:
-        raise UserError(f"{folder}: shards of several divisions, of {totals}; keep one division")
-    files = [folder / f"{shard_name(i, totals[0])}{suffix}" for i in range(1, totals[0] + 1)]
-    absent = [path.name for path in files if not path.is_file()]
-    if absent:
+    names = {n: [f"{shard_name(i, n)}{suffix}" for i in range(1, n + 1)] for n in totals}
+    absent = {n: [name for name in names[n] if name not in here] for n in totals}
+    complete = [n for n in totals if not absent[n]]
+    if len(complete) == 1:
+        if len(totals) > 1:
+            log.warning(
+                "%s: shards of %s are there, only those of %d are complete and read; the "
+                "others can be removed",
+                folder,
+                totals,
+                complete[0],
+            )
+        return [folder / name for name in names[complete[0]]]
+    if complete:
         raise UserError(
-            f"{folder}: {len(absent)} of {totals[0]} shards are missing: {', '.join(absent[:5])}"
+            f"{folder}: complete {what} of several divisions, of {complete}. Keep the one that "
+            f"`shards` in config/datasets/ names and remove the others, for example all files "
+            f"*-of-{complete[0]}{suffix}"
         )
-    return files
+    raise UserError(f"{folder}: {'; '.join(_lacking(n, absent[n]) for n in totals)}")
+
+
+def _lacking(n_shards: int, absent: list[str]) -> str:
+    return f"{len(absent)} of {n_shards} shards are missing: {', '.join(absent[:5])}"

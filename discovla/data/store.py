@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +11,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from PIL import Image
 
-from discovla.data.shards import complete_shards, parse_shard, shard_of
+from discovla.data.encoding import decode
+from discovla.data.frame_file import SCHEMA, check_footer, wrong_rows
+from discovla.data.shards import complete_shards
 from discovla.data.tables import parse_metadata, readable
 from discovla.errors import UserError
 
 WHAT = "a shard of frames"
+AGAIN = "Remove it and run again."
+_OWN = ("schema", "footer", "shard", "clips", "clip_ids", "estimate")
+"""Metadata in which the shards of one store may differ."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +34,16 @@ class FrameMeta:
     height: int
     encoding: str
     reader: str
+    bad_packets: int
+    """Packets of the file that could not be decoded; the frames are those around them."""
 
 
 class FrameStore:
     """The frames of many clips.
 
-    A whole folder must hold all of its shards; single files may be any of them. Instances can be
-    pickled: loader processes open the files anew.
+    A whole folder must hold all of its shards; single files may be any of them. Opening reads the
+    header of each file; the frames of a clip are checked against their checksums when they are
+    first read. Instances can be pickled: loader processes open the files anew.
 
     Args:
         source: a folder of shards, one shard, or several.
@@ -55,18 +62,24 @@ class FrameStore:
 
     def _open(self, frames_id: str | None) -> None:
         self._readers: list[Any] = []
-        self._place: dict[str, tuple[int, int]] = {}
+        self._starts: list[int] = []
+        self._place: dict[str, int] = {}
         self.failed: dict[str, str] = {}
         """Clips without frames, and why."""
         self.metadata: dict[str, Any] = {}
         """What all shards say of themselves: frames_id, frames, sampling, encoding, …"""
-        for number, path in enumerate(self.paths):
+        total = 0
+        for path in self.paths:
             with readable(path, WHAT):
+                check_footer(path)
                 reader = pa.ipc.open_file(pa.memory_map(str(path)))
                 metadata = parse_metadata(reader.schema, path, WHAT)
-                self._agree(path, metadata, frames_id)
-                self._readers.append(reader)
-                self._list_clips(number, metadata)
+            self._agree(path, reader, metadata, frames_id)
+            self._list_clips(_Shard(path, reader, metadata), total)
+            self._readers.append(reader)
+            self._starts.append(total)
+            total += reader.num_record_batches
+        self._checked = bytearray(total)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"paths": self.paths, "frames_id": self.frames_id}
@@ -103,17 +116,14 @@ class FrameStore:
             UserError: the clip has no frames here, or its data are damaged.
         """
         path, batch = self._batch(clip_id)
-        width, height = batch["width"][0].as_py(), batch["height"][0].as_py()
-        shape = (batch.num_rows, height, width, 3)
         data = batch["data"]
-        if batch["encoding"][0].as_py() == "raw":
-            offsets = np.frombuffer(data.buffers()[1], np.int64)
-            start, stop = (int(offsets[data.offset + row]) for row in (0, batch.num_rows))
-            flat = np.frombuffer(data.buffers()[2], np.uint8)[start:stop]
-            if flat.size != np.prod(shape):
-                raise UserError(f"{path}: frames of {clip_id!r} are damaged. Remove it, run again.")
-            return flat.reshape(shape)
-        return np.stack([_picture(value.as_py(), path, clip_id) for value in data])
+        if batch["encoding"][0].as_py() != "raw":
+            return np.stack([_picture(value.as_py(), path, clip_id) for value in data])
+        width, height = batch["width"][0].as_py(), batch["height"][0].as_py()
+        offsets = np.frombuffer(data.buffers()[1], np.int64, batch.num_rows + 1, 8 * data.offset)
+        start, stop = int(offsets[0]), int(offsets[-1])
+        flat = np.frombuffer(data.buffers()[2], np.uint8)[start:stop]
+        return flat.reshape(batch.num_rows, height, width, 3)
 
     def meta(self, clip_id: str) -> FrameMeta:
         """Numbers, times and size of a clip's frames."""
@@ -125,68 +135,118 @@ class FrameStore:
             height=batch["height"][0].as_py(),
             encoding=batch["encoding"][0].as_py(),
             reader=batch["reader"][0].as_py(),
+            bad_packets=batch["bad_packets"][0].as_py() or 0,
         )
 
     def _batch(self, clip_id: str) -> tuple[Path, Any]:
         if clip_id not in self._place:
             reason = self.failed.get(clip_id, "it is not in this frame store")
             raise UserError(f"no frames of clip {clip_id!r}: {reason}")
-        file, batch = self._place[clip_id]
-        return self.paths[file], self._readers[file].get_batch(batch)
+        place = self._place[clip_id]
+        file = bisect_right(self._starts, place) - 1
+        path, reader = self.paths[file], self._readers[file]
+        with readable(path, WHAT):
+            batch = reader.get_batch(place - self._starts[file])
+        if not self._checked[place]:
+            wrong = _wrong(batch, clip_id, self.frames)
+            if wrong:
+                raise UserError(f"{path}: frames of {clip_id!r} are damaged: {wrong}. {AGAIN}")
+            self._checked[place] = 1
+        return path, batch
 
-    def _agree(self, path: Path, metadata: dict[str, Any], frames_id: str | None) -> None:
+    def _agree(
+        self, path: Path, reader: Any, metadata: dict[str, Any], frames_id: str | None
+    ) -> None:
+        """The shard is of this format and of the same frames as the shards before it."""
+        if reader.schema.names != SCHEMA.names:
+            raise UserError(f"{path}: not the columns of this version ({SCHEMA.names}). {AGAIN}")
         if frames_id is not None and metadata["frames_id"] != frames_id:
             raise UserError(
-                f"{path}: frames_id is {metadata['frames_id']}, expected {frames_id}. "
-                "Remove it and run again."
+                f"{path}: frames_id is {metadata['frames_id']}, expected {frames_id}. {AGAIN}"
             )
-        common = {k: v for k, v in metadata.items() if k not in ("shard", "clips", "schema")}
+        if metadata["shard"] != path.stem:
+            raise UserError(f"{path}: it is shard {metadata['shard']} by its header. {AGAIN}")
+        common = {k: v for k, v in metadata.items() if k not in _OWN}
         self.metadata = self.metadata or common
         if common != self.metadata:
             raise UserError(
                 f"{path}: other frames than {self.paths[0]}: {common}, not {self.metadata}"
             )
 
-    def _list_clips(self, number: int, metadata: dict[str, Any]) -> None:
+    def _list_clips(self, shard: _Shard, start: int) -> None:
         """Note where each clip of a shard lies, and that the shard is whole."""
-        path, reader = self.paths[number], self._readers[number]
-        shard, n_shards = parse_shard(metadata["shard"])
-        if reader.num_record_batches != metadata["clips"]:
-            raise UserError(
-                f"{path}: {reader.num_record_batches} clips, its header says {metadata['clips']}. "
-                "Remove it and run again."
-            )
-        for place in range(reader.num_record_batches):
-            batch = reader.get_batch(place)
-            clip_id = batch["clip_id"][0].as_py()
-            wrong = self._fault(batch, clip_id, shard_of(clip_id, n_shards) == shard)
-            if wrong:
-                raise UserError(f"{path}: clip {clip_id!r}: {wrong}. Remove it and run again.")
-            if batch["data"].null_count:
-                self.failed[clip_id] = batch["error"][0].as_py()
-            else:
-                self._place[clip_id] = (number, place)
+        with readable(shard.path, WHAT):
+            good, failed = shard.clips()
+        for clip_id in [*good, *failed]:
+            if clip_id in self._place or clip_id in self.failed:
+                raise UserError(f"{shard.path}: clip {clip_id!r}: it occurs twice. {AGAIN}")
+        self._place.update((clip_id, start + place) for clip_id, place in good.items())
+        self.failed.update(failed)
 
-    def _fault(self, batch: Any, clip_id: str, in_shard: bool) -> str:
-        """What is wrong with one clip's rows; "" if nothing."""
-        if not in_shard:
-            return "it belongs to another shard"
-        if clip_id in self._place or clip_id in self.failed:
-            return "it occurs twice"
-        if batch["data"].null_count:
-            return "" if batch.num_rows == 1 else "a failed clip has one row"
-        if batch["position"].to_pylist() != list(range(self.frames)):
-            return f"{batch.num_rows} frames, expected {self.frames}"
-        return ""
+
+@dataclass(frozen=True)
+class _Shard:
+    """One open file."""
+
+    path: Path
+    reader: Any
+    metadata: dict[str, Any]
+
+    def clips(self) -> tuple[dict[str, int], dict[str, str]]:
+        """Number of each good clip's batch, and the errors of the failed ones."""
+        count = self.reader.num_record_batches
+        if count != self.metadata["clips"]:
+            raise UserError(
+                f"{self.path}: {count} clips, its header says {self.metadata['clips']}. {AGAIN}"
+            )
+        if "clip_ids" not in self.metadata:
+            return self._read_through(range(count))
+        # Failed clips stand at the end; the header names all.
+        first_failed = count
+        while first_failed and self.reader.get_batch(first_failed - 1)["data"].null_count:
+            first_failed -= 1
+        _, failed = self._read_through(range(first_failed, count))
+        good = [clip_id for clip_id in self.metadata["clip_ids"] if clip_id not in failed]
+        if len(good) != first_failed:
+            raise UserError(f"{self.path}: its header names other clips than it holds. {AGAIN}")
+        return {clip_id: place for place, clip_id in enumerate(good)}, failed
+
+    def _read_through(self, places: Sequence[int]) -> tuple[dict[str, int], dict[str, str]]:
+        good: dict[str, int] = {}
+        failed: dict[str, str] = {}
+        for place in places:
+            batch = self.reader.get_batch(place)
+            wrong = wrong_rows(batch)
+            if wrong:
+                raise UserError(
+                    f"{self.path}: the rows of clip {place} are damaged: {wrong}. {AGAIN}"
+                )
+            clip_id = batch["clip_id"][0].as_py()
+            if batch["data"].null_count:
+                failed[clip_id] = batch["error"][0].as_py()
+            else:
+                good[clip_id] = place
+        return good, failed
+
+
+def _wrong(batch: Any, clip_id: str, frames: int) -> str:
+    """What is wrong with the rows of a clip that has frames; "" if nothing."""
+    wrong = wrong_rows(batch)
+    if wrong:
+        return wrong
+    if set(batch["clip_id"].to_pylist()) != {clip_id}:
+        return f"in their place are those of {batch['clip_id'][0].as_py()!r}"
+    if batch["position"].to_pylist() != list(range(frames)):
+        return f"{batch.num_rows} frames, expected {frames}"
+    return ""
 
 
 def _picture(data: bytes, path: Path, clip_id: str) -> NDArray[np.uint8]:
     try:
-        with Image.open(io.BytesIO(data)) as picture:
-            return np.asarray(picture.convert("RGB"))
+        return decode(data)
     except (OSError, SyntaxError) as error:
         raise UserError(
-            f"{path}: a frame of {clip_id!r} is damaged ({error}). Remove it and run again."
+            f"{path}: a frame of {clip_id!r} cannot be decoded ({error}). {AGAIN}"
         ) from None
 
 

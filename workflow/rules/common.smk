@@ -99,6 +99,17 @@ def frame_settings(wildcards):
     )
 
 
+def frame_storage(wildcards, resources):
+    """How frames are kept on disk; the frames_id in the path holds it, so no record is needed."""
+    settings = frame_settings(wildcards)
+    options = ["--encoding", settings.frame_encoding]
+    options += ["--quality", str(settings.frame_quality)]
+    options += ["--limit-gb", str(settings.frame_limit_gb)]
+    if settings.frame_short_side:
+        options += ["--short-side", str(settings.frame_short_side)]
+    return shlex.join(options)
+
+
 def caption_settings(wildcards):
     """The run whose captions these are (any of them: equal ids mean equal settings)."""
     for run in EXPERIMENTS.runs(wildcards.dataset).values():

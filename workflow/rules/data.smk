@@ -77,11 +77,13 @@ rule sample_frames:
         frames=lambda wildcards: frame_settings(wildcards).frames,
         sampling=lambda wildcards: frame_settings(wildcards).sampling,
         fps=lambda wildcards: frame_settings(wildcards).sampling_fps,
+        storage=frame_storage,
         reader=config["reader"],
         timeout=decode_timeout,
     shell:
         "python -m discovla sample-frames --annotations {input.annotations} --clips {input.clips} "
         "--root {params.root:q} --shard {wildcards.shard} --frames-id {wildcards.frames_id} "
         "--frames {params.frames} --sampling {params.sampling} --fps {params.fps} "
+        "{params.storage} "
         "--reader {params.reader} --timeout {params.timeout} "
         "--output {output} > {log} 2>&1"
