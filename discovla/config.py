@@ -78,3 +78,16 @@ def load_checked(path: str | Path, schema: str) -> dict[str, Any]:
     value = load_yaml(path)
     validate(value, schema, str(path))
     return value
+
+
+def located(place: str) -> str:
+    """`place` with `package:` replaced by the folder of this package: files that ship with it."""
+    return place.replace("package:", f"{Path(__file__).resolve().parent}/")
+
+
+def load_folder(folder: Path, schema: str) -> dict[str, Mapping[str, Any]]:
+    """Every YAML file of a folder, checked, by its name; `UserError` if there is none."""
+    files = sorted(folder.glob("*.yaml"))
+    if not files:
+        raise UserError(f"{folder}: no YAML files; run from the root of the repository")
+    return {path.stem: load_checked(path, schema) for path in files}

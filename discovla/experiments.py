@@ -8,13 +8,14 @@ method on this dataset → row.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from discovla.captioning.prompt import PROMPTS
-from discovla.config import load_checked, load_yaml, validate
+from discovla.config import load_checked, load_folder, load_yaml, located, validate
 from discovla.errors import UserError
 from discovla.files import content_hash
 from discovla.models.dims import read_dims
@@ -71,15 +72,22 @@ class Experiments:
                 kind: load_checked(folder / f"{kind}.yaml", kind)
                 for kind in ("defaults", "methods", "backbones", "captioners")
             },
-            datasets=_load_folder(folder / "datasets", "dataset"),
-            tables=_load_folder(folder / "tables", "table"),
-            figures=_load_folder(folder / "figures", "figure"),
+            datasets=load_folder(folder / "datasets", "dataset"),
+            tables=load_folder(folder / "tables", "table"),
+            figures=load_folder(folder / "figures", "figure"),
         )
         found._check_names()
         found._check_quotes()
         return found
 
     def _check_names(self) -> None:
+        for kind in ("datasets", "tables", "figures"):
+            for name in getattr(self, kind):
+                if not re.fullmatch(ID, name):  # it becomes part of paths and commands
+                    raise UserError(
+                        f"{self.folder}/{kind}/{name}.yaml: a name has small letters, digits, "
+                        "- and _ only, and starts with a letter or digit"
+                    )
         both = sorted(self.tables.keys() & self.figures.keys())
         if both:
             raise UserError(f"{self.folder}: {both} are both in tables/ and figures/; rename one")
@@ -369,9 +377,12 @@ class Experiments:
 
     def targets(self, dataset: str) -> list[str]:
         """Tables and figures the paper prints for this dataset; all where it prints none."""
-        all_specs = {**self.tables, **self.figures}
-        printed = [name for name, spec in all_specs.items() if dataset in spec["prints"]]
-        return sorted(printed or all_specs)
+        return self.printed(dataset) or sorted([*self.tables, *self.figures])
+
+    def printed(self, dataset: str) -> list[str]:
+        """Tables and figures that the paper prints for this dataset."""
+        specs = {**self.tables, **self.figures}
+        return sorted(name for name, spec in specs.items() if dataset in spec["prints"])
 
     def runs(self, dataset: str) -> dict[str, Run]:
         """Every run that a table, figure or grid of this dataset needs, once."""
@@ -383,15 +394,3 @@ class Experiments:
                 rows += [row for method in self.grids() for row in self.grid(dataset, method)]
             self._runs[dataset] = {row.run.run_id: row.run for row in rows if row.run is not None}
         return self._runs[dataset]
-
-
-def located(place: str) -> str:
-    """`place` with `package:` replaced by the folder of this package: files that ship with it."""
-    return place.replace("package:", f"{Path(__file__).resolve().parent}/")
-
-
-def _load_folder(folder: Path, schema: str) -> dict[str, Mapping[str, Any]]:
-    files = sorted(folder.glob("*.yaml"))
-    if not files:
-        raise UserError(f"{folder}: no YAML files; run from the root of the repository")
-    return {path.stem: load_checked(path, schema) for path in files}

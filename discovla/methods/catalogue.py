@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from discovla.config import located
 from discovla.errors import UserError
-from discovla.experiments import Experiments, located
+from discovla.experiments import Experiments
 from discovla.models.backbone import meta_backbone
 from discovla.models.retriever import build_retriever
 

@@ -22,6 +22,9 @@ os.environ.update(
 
 try:
     EXPERIMENTS = Experiments.load(config)
+    # Settings that do not fit their backbone are found here, before any job.
+    for name in EXPERIMENTS.datasets:
+        EXPERIMENTS.runs(name)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -59,7 +62,7 @@ def paper_targets():
     return [
         f"results/{dataset}/{name}.csv"
         for dataset in EXPERIMENTS.config["data"]
-        for name in EXPERIMENTS.targets(dataset)
+        for name in EXPERIMENTS.printed(dataset)
     ]
 
 
@@ -67,9 +70,9 @@ def paper_targets():
 
 
 def source_files(wildcards):
-    """The folder that a rule makes, for a dataset that is rendered and not downloaded."""
-    root = EXPERIMENTS.dataset(wildcards.dataset).get("root")
-    return [root] if root else []
+    """The folder that a rule makes, for the world that is rendered and not brought."""
+    entry = EXPERIMENTS.dataset(wildcards.dataset)
+    return [entry["root"]] if entry["reader"] == "demo" else []
 
 
 # Snakemake keeps no record of params whose function takes `resources`. Where files lie and how this
