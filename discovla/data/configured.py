@@ -150,14 +150,20 @@ def _limit(run: Run) -> Limit:
 
 
 def _frames(shown: list[Need]) -> tuple[Frames, ...]:
-    sizes = {run.frames_id: run.settings.frames for run, _ in shown}
+    settings = {run.frames_id: run.settings for run, _ in shown}
     return tuple(
         Frames(
             frames_id,
-            frames,
+            found.frames,
+            encoding={
+                "encoding": found.frame_encoding,
+                "quality": found.frame_quality,
+                "short_side": found.frame_short_side,
+                "limit_gb": found.frame_limit_gb,
+            },
             tables=_tables(need for need in shown if need[0].frames_id == frames_id),
         )
-        for frames_id, frames in sizes.items()
+        for frames_id, found in settings.items()
     )
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from discovla.data.annotations import get_reader
 from discovla.data.check import check_dataset, judge
 from discovla.data.checks.captions import Limit
 from discovla.data.checks.videos import Look

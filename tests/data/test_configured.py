@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from discovla.data.checks.captions import Limit
 from discovla.data.configured import needed_weights, needs, plan_of
+from discovla.data.encoding import choose_encoding
 from discovla.experiments import Experiments
 
 
@@ -37,6 +39,17 @@ def test_frames_and_words_of_each_dataset(
     plan = plan_of(experiments, dataset)
     assert {item.frames for item in plan.frames} == {frames}
     assert plan.limits == (Limit(words),)
+
+
+def test_frames_are_kept_as_the_settings_say(experiments: Experiments) -> None:
+    for run, _ in needs(experiments, "lsmdc"):
+        (frames,) = [
+            f for f in plan_of(experiments, "lsmdc").frames if f.frames_id == run.frames_id
+        ]
+        assert frames.encoding["encoding"] == run.settings.frame_encoding
+        assert frames.encoding["limit_gb"] == run.settings.frame_limit_gb
+        # Every key is one that the choice knows.
+        choose_encoding(pd.DataFrame(columns=["status", "width", "height"]), 1, **frames.encoding)
 
 
 def test_the_demo_counts_with_its_own_tokenizer(experiments: Experiments) -> None:
