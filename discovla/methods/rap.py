@@ -122,7 +122,7 @@ def displace(x: Tensor, chosen: Tensor, offsets: Tensor, frames: int) -> Tensor:
         x: (batch · frames, 1 + H·W, D) tokens, H = W.
         chosen: (batch · frames, n) places of patches.
         offsets: (batch · frames, n, 3) in frames, rows and columns; beyond the border counts the
-            border.
+            border, where an offset across it gets no gradient.
         frames: F.
 
     Returns:

@@ -104,7 +104,7 @@ def prompted_text(clip: Any, ids: Tensor, prompts: Sequence[Tensor], moved: bool
         words = torch.stack([token + table[row] for row, token in enumerate(words)])
         x = torch.cat([words[:1], prompts[0], words[1:]])
     for i, block in enumerate(clip.transformer.resblocks):
-        x = run_block(block, renewed(x, prompts[i]), up_to)
+        x = run_block(block, renewed(x, prompts[i]) if i else x, up_to)
     return text_feature(clip, x[-1])
 
 
@@ -113,7 +113,7 @@ def prompted_frame(clip: Any, image: Tensor, prompts: Sequence[Tensor]) -> Tenso
     x = patch_tokens(clip, image)
     x = clip.visual.ln_pre(torch.cat([x[:1], prompts[0], x[1:]]))
     for i, block in enumerate(clip.visual.transformer.resblocks):
-        x = run_block(block, renewed(x, prompts[i]), everything(len(x)))
+        x = run_block(block, renewed(x, prompts[i]) if i else x, everything(len(x)))
     return frame_feature(clip, x[0])
 
 
