@@ -171,7 +171,10 @@ class Experiments:
         settings = RunSettings.from_mapping(values, where)
         found = self._backbone(settings.backbone, where)
         if dims := read_dims(found["architecture"]):
-            settings.options.check(settings, dims)
+            try:
+                settings.options.check(settings, dims)
+            except UserError as error:
+                raise UserError(f"{where}: {error}") from None
         frames_id = self._frames_id(dataset, settings)
         captions_id = self._captions_id(settings, frames_id) if settings.needs_captions else None
         return Run(

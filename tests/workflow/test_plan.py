@@ -21,7 +21,7 @@ def test_the_plan_of_every_table_trains_what_the_golden_file_says(folder: Path) 
     found = snakemake(folder, "all", "-n")
     jobs = planned(found.stdout)
     assert found.returncode == 0, found.stdout[-2000:]
-    assert jobs["train"] == 34
+    assert jobs["train"] == 57  # 43 of the tables, 14 more of the figures
     found = snakemake(folder, "results/msrvtt/table1.csv", "-n")
     assert planned(found.stdout)["train"] == golden["results/msrvtt/table1.csv"]
 
@@ -70,3 +70,32 @@ def test_a_mistyped_setting_stops_before_any_job(tmp_path: Path) -> None:
     assert found.returncode != 0
     assert "'alhpa' is not a known setting" in found.stdout
     assert "table5.yaml" in found.stdout
+
+
+def test_a_setting_that_does_not_fit_the_method_stops_before_any_job(tmp_path: Path) -> None:
+    folder = workspace(tmp_path / "unfit")
+    edit(
+        folder / "config" / "datasets" / "lsmdc.yaml",
+        lambda content: content.update(set={"frames": 10}),
+    )
+    edit(
+        folder / "config" / "tables" / "table2.yaml",
+        lambda content: content["rows"].append(
+            {"row": "tempme", "label": "TempMe", "method": "tempme"}
+        ),
+    )
+    found = snakemake(folder, "results/lsmdc/table2.csv", "-n")
+    assert found.returncode != 0
+    assert "table2.yaml: row tempme" in found.stdout
+    assert "10 frames cannot be joined so (5 clips by 2)" in found.stdout
+    assert "such as 2, 2, 3 for 12 frames" in found.stdout
+
+
+@pytest.mark.parametrize("name", ["x; touch PWNED #", "UPPER", "-lead"])
+def test_a_name_that_is_no_name_is_refused(tmp_path: Path, name: str) -> None:
+    folder = workspace(tmp_path / "named")
+    datasets = folder / "config" / "datasets"
+    (datasets / f"{name}.yaml").write_text((datasets / "msrvtt.yaml").read_text())
+    found = snakemake(folder, "results/msrvtt/table5/b1.json", "-n")
+    assert found.returncode != 0
+    assert "a name has small letters, digits" in found.stdout
