@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import yaml
 
 from discovla.errors import UserError
 
+ID = r"[a-z0-9][a-z0-9_-]*"
+"""What a name in config/ looks like: it becomes part of paths."""
 SCHEMAS = Path(__file__).resolve().parents[1] / "workflow" / "schemas"
 
 
@@ -91,3 +94,44 @@ def load_folder(folder: Path, schema: str) -> dict[str, Mapping[str, Any]]:
     if not files:
         raise UserError(f"{folder}: no YAML files; run from the root of the repository")
     return {path.stem: load_checked(path, schema) for path in files}
+
+
+def check_names(
+    folder: Path,
+    datasets: Mapping[str, Any],
+    tables: Mapping[str, Mapping[str, Any]],
+    figures: Mapping[str, Any],
+) -> None:
+    """Refuse names that could not stand in a path or a command, and names given twice."""
+    for kind, names in (("datasets", datasets), ("tables", tables), ("figures", figures)):
+        for name in names:
+            if not re.fullmatch(ID, name):
+                raise UserError(
+                    f"{folder}/{kind}/{name}.yaml: a name has small letters, digits, - and _ only, "
+                    "and starts with a letter or digit"
+                )
+    both = sorted(tables.keys() & figures.keys())
+    if both:
+        raise UserError(f"{folder}: {both} are both in tables/ and figures/; rename one")
+    for table, spec in tables.items():
+        rows = [row["row"] for row in spec["rows"]]
+        twice = sorted({name for name in rows if rows.count(name) > 1})
+        if twice:
+            raise UserError(
+                f"{folder}/tables/{table}.yaml: rows {twice} stand there twice; a row's id is the "
+                "name of its file"
+            )
+
+
+def check_quotes(
+    folder: Path, tables: Mapping[str, Mapping[str, Any]], quote: Mapping[str, list[str]]
+) -> None:
+    """Refuse rows to be quoted that no table has."""
+    for table, names in quote.items():
+        rows = [row["row"] for row in tables.get(table, {}).get("rows", ())]
+        unknown = [name for name in names if name not in rows]
+        if unknown:
+            raise UserError(
+                f"{folder}/config.yaml: quote.{table}: no such rows: {unknown}; "
+                f"known: {rows or sorted(tables)}"
+            )

@@ -7,19 +7,29 @@ method on this dataset → row.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from discovla.captioning.prompt import PROMPTS
-from discovla.config import load_checked, load_folder, load_yaml, located, validate
+from discovla.config import (
+    ID,
+    check_names,
+    check_quotes,
+    load_checked,
+    load_folder,
+    load_yaml,
+    located,
+    validate,
+)
 from discovla.errors import UserError
 from discovla.files import content_hash
 from discovla.models.dims import read_dims
-from discovla.runs import ID, PAPER_BACKBONE, POSTS, Row, Run
+from discovla.runs import PAPER_BACKBONE, POSTS, Row, Run
 from discovla.settings import FRAME_STORAGE, RunSettings
 
 __all__ = ["ID", "PAPER_BACKBONE", "POSTS", "Experiments", "Row", "Run", "located"]
@@ -76,39 +86,9 @@ class Experiments:
             tables=load_folder(folder / "tables", "table"),
             figures=load_folder(folder / "figures", "figure"),
         )
-        found._check_names()
-        found._check_quotes()
+        check_names(folder, found.datasets, found.tables, found.figures)
+        check_quotes(folder, found.tables, config["quote"])
         return found
-
-    def _check_names(self) -> None:
-        for kind in ("datasets", "tables", "figures"):
-            for name in getattr(self, kind):
-                if not re.fullmatch(ID, name):  # it becomes part of paths and commands
-                    raise UserError(
-                        f"{self.folder}/{kind}/{name}.yaml: a name has small letters, digits, "
-                        "- and _ only, and starts with a letter or digit"
-                    )
-        both = sorted(self.tables.keys() & self.figures.keys())
-        if both:
-            raise UserError(f"{self.folder}: {both} are both in tables/ and figures/; rename one")
-        for table, spec in self.tables.items():
-            names = [row["row"] for row in spec["rows"]]
-            twice = sorted({name for name in names if names.count(name) > 1})
-            if twice:
-                raise UserError(
-                    f"{self.folder}/tables/{table}.yaml: rows {twice} stand there twice; a row's "
-                    "id is the name of its file"
-                )
-
-    def _check_quotes(self) -> None:
-        for table, names in self.config["quote"].items():
-            rows = [row["row"] for row in self.tables.get(table, {}).get("rows", ())]
-            unknown = [name for name in names if name not in rows]
-            if unknown:
-                raise UserError(
-                    f"{self.folder}/config.yaml: quote.{table}: no such rows: {unknown}; "
-                    f"known: {rows or sorted(self.tables)}"
-                )
 
     # Datasets
 
@@ -388,12 +368,18 @@ class Experiments:
         return sorted(name for name, spec in specs.items() if dataset in spec["prints"])
 
     def runs(self, dataset: str) -> dict[str, Run]:
-        """Every run that a table, figure or grid of this dataset needs, once."""
+        """Every run that a table, figure or grid of this dataset needs, once.
+
+        A table with a row that does not resolve here is left out; who asks for it is told why.
+        """
         if dataset not in self._runs:  # Snakemake asks once per job
-            rows = [
-                row for name in [*self.tables, *self.figures] for row in self.rows(dataset, name)
+            sources = [
+                functools.partial(self.rows, dataset, t) for t in (*self.tables, *self.figures)
             ]
-            if "val" in self.dataset(dataset).get("expected", {}):
-                rows += [row for method in self.grids() for row in self.grid(dataset, method)]
-            self._runs[dataset] = {row.run.run_id: row.run for row in rows if row.run is not None}
+            sources += [functools.partial(self.grid, dataset, method) for method in self.grids()]
+            found: dict[str, Run] = {}
+            for rows in sources:
+                with contextlib.suppress(UserError):
+                    found |= {row.run.run_id: row.run for row in rows() if row.run is not None}
+            self._runs[dataset] = found
         return self._runs[dataset]

@@ -11,7 +11,6 @@ from discovla.files import content_hash
 from discovla.settings import RunSettings
 
 POSTS = ("none", "dsl", "qbnorm")
-ID = r"[a-z0-9][a-z0-9_-]*"
 PAPER_BACKBONE = "vit-b32"
 """The backbone of the ablations and figures (Tables 5-9, Figures 6-9)."""
 

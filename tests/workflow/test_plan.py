@@ -89,6 +89,8 @@ def test_a_setting_that_does_not_fit_the_method_stops_before_any_job(tmp_path: P
     assert "table2.yaml: row tempme" in found.stdout
     assert "10 frames cannot be joined so (5 clips by 2)" in found.stdout
     assert "such as 2, 2, 3 for 12 frames" in found.stdout
+    others = snakemake(folder, "results/lsmdc/table5.csv", "-n")
+    assert others.returncode == 0, others.stdout
 
 
 @pytest.mark.parametrize("name", ["x; touch PWNED #", "UPPER", "-lead"])

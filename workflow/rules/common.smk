@@ -22,9 +22,6 @@ os.environ.update(
 
 try:
     EXPERIMENTS = Experiments.load(config)
-    # Settings that do not fit their backbone are found here, before any job.
-    for name in EXPERIMENTS.datasets:
-        EXPERIMENTS.runs(name)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
