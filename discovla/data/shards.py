@@ -67,7 +67,8 @@ def complete_shards(folder: Path, suffix: str, what: str, *, rule: str) -> list[
             f"`shards` in config/datasets/ names and remove the others, for example all files "
             f"*-of-{complete[0]}{suffix}"
         )
-    raise UserError(f"{folder}: {'; '.join(_lacking(n, absent[n]) for n in totals)}")
+    several = f"no division is complete, of {totals}: " if len(totals) > 1 else ""
+    raise UserError(f"{folder}: {several}{'; '.join(_lacking(n, absent[n]) for n in totals)}")
 
 
 def _lacking(n_shards: int, absent: list[str]) -> str:

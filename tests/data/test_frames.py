@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import fcntl
 import hashlib
 import pickle
 import shutil
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discovla.data.decode import ClipFrames, Request, decode_clip
-from discovla.data.frames import FrameSettings, sample_shard, shrunk
+from discovla.data.frames import FrameSettings, sample_shard
 from discovla.data.shards import parse_shard, shard_name, shard_of
 from discovla.data.store import FrameStore
 from discovla.data.worker import DecodeWorker
@@ -111,8 +113,6 @@ def test_short_side(world: World, tmp_path: Path) -> None:
     store = FrameStore(make(world, tmp_path, 1, short_side=24))
     assert store.clip("clip 1").shape == (5, 24, 32, 3)
     assert store.clip("-t0").shape == (5, 32, 24, 3)
-    small = np.zeros((10, 20, 3), np.uint8)
-    assert shrunk(small, 24) is small
 
 
 @pytest.mark.parametrize("keep", [0, 8, 1000, -1])
@@ -132,14 +132,13 @@ def test_missing_renamed_and_foreign_shards_are_named(
     with pytest.raises(UserError, match=r"1 of 3 shards are missing: 2-of-3\.arrow"):
         FrameStore(tmp_path / "a")
     shutil.copy(folder / "1-of-3.arrow", tmp_path / "a" / "2-of-3.arrow")
-    with pytest.raises(UserError, match=r"2-of-3\.arrow: clip .*: it occurs twice"):
+    with pytest.raises(UserError, match=r"2-of-3\.arrow: it is shard 1-of-3 by its header"):
         FrameStore(tmp_path / "a")
+    with pytest.raises(UserError, match=r"1-of-3\.arrow: clip .*: it occurs twice"):
+        FrameStore([folder / "1-of-3.arrow"] * 2)
     make(world, tmp_path / "b", sampling="uniform")
     shutil.copy(folder / "1-of-3.arrow", tmp_path / "b")
     with pytest.raises(UserError, match=r"2-of-3\.arrow: other frames than"):
-        FrameStore(tmp_path / "b")
-    shutil.copy(folder / "1-of-3.arrow", tmp_path / "b" / "1-of-4.arrow")
-    with pytest.raises(UserError, match=r"several divisions, of \[3, 4\]"):
         FrameStore(tmp_path / "b")
     with pytest.raises(UserError, match="frames_id is 0123456789, expected ffffffffff"):
         FrameStore(folder, frames_id="ffffffffff")
@@ -192,7 +191,49 @@ def test_bad_shards(text: str) -> None:
 
 
 def test_bad_settings() -> None:
-    with pytest.raises(UserError, match="allowed: raw, jpeg, png"):
+    with pytest.raises(UserError, match="allowed: auto, raw, png, jpeg"):
         FrameSettings(frames=1, encoding="webp")
     with pytest.raises(UserError, match="at least 1 pixel"):
         FrameSettings(frames=1, short_side=0)
+
+
+def test_another_number_of_shards(
+    world: World, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    make(world, tmp_path, 2)
+    message = (
+        r"several divisions, of \[2, 3\].*remove the others, for example all files \*-of-2\.arr"
+    )
+    with pytest.raises(UserError, match=message):
+        FrameStore(tmp_path)
+    (tmp_path / "1-of-2.arrow").unlink()
+    assert FrameStore(tmp_path).paths == [tmp_path / f"{i}-of-3.arrow" for i in (1, 2, 3)]
+    assert "only those of 3 are complete" in caplog.text
+    (tmp_path / "3-of-3.arrow").unlink()
+    with pytest.raises(UserError, match=r"no division is complete, of \[2, 3\]: 1 of 2 shards are"):
+        FrameStore(tmp_path)
+
+
+def test_leftovers_of_killed_processes_are_removed(world: World, tmp_path: Path) -> None:
+    killed, living = (tmp_path / f".1-of-1.{name}.arrow" for name in ("killed", "living"))
+    other = tmp_path / ".1-of-11.killed.arrow"
+    for path in (killed, living, other):
+        path.write_bytes(b"half a shard")
+    with living.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        make(world, tmp_path, 1)
+    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "1-of-1.arrow", living, other])
+
+
+def test_bad_packets_are_counted(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = DecodeWorker.read
+
+    def damaged(worker: DecodeWorker, request: Request) -> ClipFrames:
+        return dataclasses.replace(real(worker, request), bad_packets=7)
+
+    monkeypatch.setattr(DecodeWorker, "read", damaged)
+    path = make(world, tmp_path, 1) / "1-of-1.arrow"
+    assert FrameStore(path).meta("clip 1").bad_packets == 7
