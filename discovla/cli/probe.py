@@ -107,6 +107,6 @@ def _line(entry: dict[str, Any]) -> str:
     if entry["video_streams"] > 1:
         parts.append(f"best of {entry['video_streams']} video streams")
     if entry["bad_packets"]:
-        parts.append(f"{entry['bad_packets']} bad packets")
+        parts.append(f"{entry['bad_packets']} bad packets (replace the file to get their frames)")
     parts.append(f"{entry['reader']} ({entry['note']})" if entry["note"] else entry["reader"])
     return f"{entry['file']}: {', '.join(parts)}{judged}"

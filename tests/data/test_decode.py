@@ -1,21 +1,16 @@
 from __future__ import annotations
 
-import json
-import os
-import signal
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from discovla.data.decode import DecodeError, Request, decode_clip, probe
 from discovla.data.sampling import SamplingError, sample
-from discovla.data.worker import DecodeWorker, read_frames
+from discovla.data.worker import DecodeWorker
 from discovla.errors import UserError
 from tests.data.videos import number_of, write_video
 
@@ -44,6 +39,9 @@ def test_frames_are_those_of_the_rule(video: Path, reader: str, sampling: str) -
     assert [number_of(frame) for frame in clip.frames] == expected.tolist()
     assert np.allclose(clip.timestamp, expected / 8)
     assert clip.reader == ("decord" if reader == "decord" else "pyav")
+    assert clip.note.startswith("from key frames" if reader == "auto" else "every frame") or (
+        reader == "decord"
+    )
 
 
 def test_segment_and_what_lies_behind_it(video: Path) -> None:
@@ -64,6 +62,43 @@ def test_probe(video: Path) -> None:
 def test_unknown_reader(video: Path) -> None:
     with pytest.raises(UserError, match="allowed: auto, pyav, decord, torchcodec"):
         decode_clip(Request(str(video), "released", 4, reader="opencv"))
+
+
+@pytest.mark.parametrize("reader", ["decord", "torchcodec"])
+def test_a_reader_that_is_not_there(
+    video: Path, monkeypatch: pytest.MonkeyPatch, reader: str
+) -> None:
+    monkeypatch.setitem(sys.modules, reader, None)
+    with pytest.raises(UserError, match=f"reader {reader}: .*reader: auto"):
+        decode_clip(Request(str(video), "released", 4, reader=reader))
+
+
+def test_torchcodec_is_asked_for_the_same_frames(
+    video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truth = decode_clip(Request(str(video), "uniform", 32))
+
+    class VideoDecoder:
+        def __init__(self, path: str, *, dimension_order: str, num_ffmpeg_threads: int) -> None:
+            assert (path, dimension_order, num_ffmpeg_threads) == (str(video), "NHWC", 1)
+            self.metadata = SimpleNamespace(average_fps=8.0)
+
+        def __len__(self) -> int:
+            return 32
+
+        def get_frames_at(self, numbers: list[int]) -> SimpleNamespace:
+            frames, times = truth.frames[numbers], truth.timestamp[numbers]
+            return SimpleNamespace(data=torch.from_numpy(frames), pts_seconds=torch.tensor(times))
+
+    torch = pytest.importorskip("torch")
+    package = SimpleNamespace(decoders=SimpleNamespace(VideoDecoder=VideoDecoder))
+    monkeypatch.setitem(sys.modules, "torchcodec", package)
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", package.decoders)
+    clip = decode_clip(Request(str(video), "released", 4, reader="torchcodec"))
+    ours = decode_clip(Request(str(video), "released", 4))
+    assert (clip.reader, clip.fps, clip.n_frames) == ("torchcodec", ours.fps, ours.n_frames)
+    assert np.array_equal(clip.frames, ours.frames)
+    assert np.allclose(clip.timestamp, ours.timestamp)
 
 
 def test_no_video_is_a_one_line_error(tmp_path: Path, worker: DecodeWorker) -> None:
@@ -134,69 +169,3 @@ def test_real_broken_files(shared: Shared, worker: DecodeWorker, name: str) -> N
     for action in (worker.probe, lambda p: worker.read(Request(p, "released", 12))):
         with pytest.raises(DecodeError, match="Replace the file"):
             action(path)
-
-
-# The process
-
-
-def test_worker_gives_the_same_as_the_function(video: Path, worker: DecodeWorker) -> None:
-    request = Request(str(video), "uniform", 5)
-    here, there = decode_clip(request), worker.read(request)
-    assert np.array_equal(here.frames, there.frames)
-    assert np.array_equal(here.frame_index, there.frame_index)
-    assert np.array_equal(here.timestamp, there.timestamp)
-    assert (here.fps, here.n_frames, here.reader) == (there.fps, there.n_frames, there.reader)
-    assert worker.probe(str(video)) == probe(str(video))
-    assert np.array_equal(read_frames(str(video), sampling="uniform", frames=5).frames, here.frames)
-
-
-def test_hang_is_killed_and_the_next_file_is_read(tmp_path: Path, video: Path) -> None:
-    pipe = tmp_path / "hangs.mp4"
-    os.mkfifo(pipe)  # opening it blocks for ever
-    with DecodeWorker(1.0) as worker:
-        before = time.monotonic()
-        with pytest.raises(DecodeError, match="not decoded within 1 s"):
-            worker.read(Request(str(pipe), "released", 4))
-        assert time.monotonic() - before < 5
-        worker.timeout = 30
-        assert worker.read(Request(str(video), "released", 4)).n_frames == 32
-
-
-def test_crash_is_reported_and_the_next_file_is_read(tmp_path: Path, video: Path) -> None:
-    pipe = tmp_path / "crashes.mp4"
-    os.mkfifo(pipe)
-    with DecodeWorker(30) as worker:
-        worker.probe(str(video))
-        process = worker._process
-        assert process is not None
-        killer = subprocess.Popen(["sh", "-c", f"sleep 0.3; kill -SEGV {process.pid}"])
-        with pytest.raises(DecodeError, match=f"crashed .exit code {-signal.SIGSEGV}"):
-            worker.probe(str(pipe))
-        killer.wait()
-        assert worker.probe(str(video)).width == 64
-
-
-def test_worker_imports_neither_torch_nor_pandas() -> None:
-    code = (
-        "import sys, json; import discovla.data.worker; "
-        "print(json.dumps(sorted({'torch', 'pandas', 'pyarrow'} & set(sys.modules))))"
-    )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-    assert json.loads(found.stdout) == []
-
-
-def test_time_limit_must_be_positive() -> None:
-    with pytest.raises(UserError, match="above 0"):
-        DecodeWorker(0)
-
-
-def test_a_playlist_reaches_no_network(tmp_path: Path, worker: DecodeWorker) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(0.2)
-        path = tmp_path / "list.m3u8"
-        url = f"http://127.0.0.1:{server.getsockname()[1]}/x.ts"
-        path.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{url}\n#EXT-X-ENDLIST\n")
-        with pytest.raises(DecodeError):
-            worker.probe(str(path))
-        with pytest.raises(TimeoutError):
-            server.accept()

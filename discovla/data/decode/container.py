@@ -27,18 +27,20 @@ R = TypeVar("R")
 
 def open_video(path: str) -> Any:
     """The container. An absolute path is no protocol, and from a file FFmpeg opens only files."""
-    return av.open(str(Path(path).absolute()))
+    return av.open(str(Path(path).absolute()), metadata_errors="replace")
 
 
 def best_stream(container: Any, path: str) -> Any:
     """The video stream that FFmpeg takes for the best one.
 
     Raises:
-        DecodeError: there is none.
+        DecodeError: there is none, or no decoder for it.
     """
     stream = container.streams.best("video")
     if stream is None:
         raise failure(path, "no video stream")
+    if stream.codec_context is None:
+        raise failure(path, "its video is of a kind that FFmpeg does not know")
     stream.codec_context.thread_count = 1  # more threads cost more CPU in all
     return stream
 

@@ -6,8 +6,9 @@ the sorted times are the frame numbers. Then only the groups with wanted frames 
 the last of them, without the pictures that nothing is predicted from. What comes out must be
 exactly what went in. A file for which any of this does not hold is left to the plain reader.
 
-Not noticed is one thing: a changed bit in the slice header of a picture that is not decoded, which
-would make the decoder drop that picture. Such a file counts one frame more here.
+One thing is not noticed: damage to the header of a picture that is not decoded, so small that its
+packet still looks whole. The decoder would drop that picture; here it counts. The pictures and
+times that are given are still true ones of the file.
 """
 
 from __future__ import annotations
