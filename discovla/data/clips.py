@@ -49,19 +49,19 @@ class VideoIndex:
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
-        found: dict[str, tuple[int, str]] = {}
+        found: dict[str, list[tuple[int, str]]] = {}
         paths: dict[str, str] = {}
         for relative in _files(self.root):
             paths[f"./{relative}"] = relative
             stem, suffix = split_name(relative.rpartition("/")[2])
             if suffix:
-                candidate = (_RANKS[suffix], relative)
-                found[stem] = min(candidate, found.get(stem, candidate))
-        self._videos = len(found)
-        self._exact = paths | {stem: path for stem, (_, path) in found.items()}
+                found.setdefault(stem, []).append((_RANKS[suffix], relative))
+        self.videos = {stem: [path for _, path in sorted(files)] for stem, files in found.items()}
+        """Every video by its stem, the one that is used first."""
+        self._exact = paths | {stem: files[0] for stem, files in self.videos.items()}
 
     def __len__(self) -> int:
-        return self._videos
+        return len(self.videos)
 
     def find(self, stems: Iterable[str]) -> str | None:
         """Path of the first stem that has a file, relative to the root; None if none has."""
@@ -131,7 +131,12 @@ def _describe(index: VideoIndex, stems: tuple[str, ...], worker: DecodeWorker) -
     if path is None:
         return {"status": "missing", "error": f"no video {' or '.join(stems)} in {index.root}"}
     full = index.root / path
-    known: dict[str, Any] = {"path": path, "bytes": full.stat().st_size}
+    known: dict[str, Any] = {"path": path}
+    try:
+        known["bytes"] = full.stat().st_size
+    except OSError as error:
+        text = f"{full}: {error.strerror} (a link that leads nowhere?)"
+        return {**known, "status": "unreadable", "error": text}
     try:
         header = worker.probe(str(full))
     except UserError as error:

@@ -8,8 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discovla.data.clips import SCHEMA, VideoIndex, read_clips, require_all, write_clips
+from discovla.data.annotations.base import Clip, to_table
+from discovla.data.clips import (
+    SCHEMA,
+    VideoIndex,
+    list_clips,
+    read_clips,
+    require_all,
+    write_clips,
+)
 from discovla.data.names import VIDEO_SUFFIXES, split_name, stem_of
+from discovla.data.worker import DecodeWorker
 from discovla.errors import CheckFailed, UserError
 from tests.data.conftest import World
 
@@ -69,6 +78,15 @@ def test_no_id_leads_out_of_the_root(tmp_path: Path) -> None:
     (tmp_path / "secret.mp4").touch()
     index = VideoIndex(root)
     assert index.find(["../secret", str(tmp_path / "secret"), "secret", "..", ""]) is None
+
+
+def test_a_link_that_leads_nowhere_is_an_unreadable_clip(tmp_path: Path) -> None:
+    (tmp_path / "gone.mp4").symlink_to(tmp_path / "absent.mp4")
+    table = to_table([(Clip("gone", "test", ("gone",)), "a clip")])
+    with DecodeWorker() as worker:
+        (row,) = list_clips(table, tmp_path, worker).to_dict("records")
+    assert row["status"] == "unreadable"
+    assert "leads nowhere" in row["error"]
 
 
 def test_paths_are_looked_up_whole(tmp_path: Path) -> None:

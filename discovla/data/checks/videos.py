@@ -18,9 +18,8 @@ from typing import Any, TypeVar
 import pandas as pd
 from tqdm import tqdm
 
-from discovla.data.clips import VideoIndex, _files, stems_of_clips
+from discovla.data.clips import VideoIndex, stems_of_clips
 from discovla.data.decode import Request
-from discovla.data.names import split_name
 from discovla.data.sampling import frame_range
 from discovla.data.worker import DEFAULT_TIMEOUT, DecodeWorker
 from discovla.errors import UserError
@@ -106,15 +105,14 @@ def look_at_videos(table: pd.DataFrame, root: Path, look: Look) -> dict[str, Any
     opened = _open(found, chosen, table, look)
     found.errors |= {clip: seen.error for clip, seen in opened.items() if seen.error}
     facts = table.drop_duplicates("clip_id").set_index("clip_id")
-    files = _videos_by_stem(root)
-    ambiguous = _ambiguous(files, stems, found)
+    ambiguous = _ambiguous(index.videos, stems, found)
     return {
         "expected": len(stems),
         "found": len(found.paths),
         "missing": found.missing,
         "unreadable": [clip for clip in found.paths if clip in found.errors],
         "errors": {clip: found.errors[clip] for clip in found.paths if clip in found.errors},
-        **_unused(files, found, ambiguous),
+        **_unused(index.videos, found, ambiguous),
         "ambiguous": ambiguous,
         "shared": _shared(found, facts),
         "duplicates": _duplicates(found, facts, look) if look.full else None,
@@ -142,16 +140,6 @@ def _find(index: VideoIndex, stems: Mapping[str, Sequence[str]]) -> Found:
         if status.st_size == 0:
             found.errors[clip] = f"{path}: the file is empty"
     return found
-
-
-def _videos_by_stem(root: Path) -> dict[str, list[str]]:
-    """Every video file below the root, by stem."""
-    files: dict[str, list[str]] = {}
-    for path in _files(root):
-        stem, suffix = split_name(path.rpartition("/")[2])
-        if suffix:
-            files.setdefault(stem, []).append(path)
-    return files
 
 
 def _ambiguous(
