@@ -74,16 +74,17 @@ class VoPOptions(Options):
     def check(self, settings: RunSettings, dims: Dims) -> None:
         """Room for the prompts, and blocks that exist."""
         _check_room(self.prompts, settings, dims)
-        depth = dims.vision.layers
-        if self.frame_layers is not None and self.frame_layers > depth:
+        depth, least = dims.vision.layers, int(settings.method != "vop")
+        if self.frame_layers is not None and not least <= self.frame_layers <= depth:
             raise UserError(
                 f"setting frame_layers is {self.frame_layers}; {settings.backbone} has {depth} "
-                f"vision blocks: give 0 to {depth}"
+                f"vision blocks: give {least} to {depth} with method {settings.method}"
             )
-        if self.frame_prompts > self.prompts:
+        if not least <= self.frame_prompts <= least * self.prompts:
             raise UserError(
-                f"setting frame_prompts is {self.frame_prompts}; it counts among the "
-                f"{self.prompts} prompts: give 0 to {self.prompts}"
+                f"setting frame_prompts is {self.frame_prompts} with method {settings.method}; "
+                f"vop has none: give 0; vop_fp and vop_fc: 1 to {self.prompts}, which count among "
+                "the prompts"
             )
 
 

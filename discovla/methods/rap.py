@@ -76,7 +76,9 @@ class RAP(Method):
             )
             for _ in range(vision.layers)
         )
-        self.offsets = nn.ModuleList(Linear(vision.width, 3, start="zero") for _ in self.low_rank)
+        self.offsets = nn.ModuleList(
+            Linear(vision.width, 3, start="zero") for _ in self.low_rank if self.displaced
+        )
         self.text = nn.ModuleList(
             nn.ModuleDict({op: Modulation(n * text.width) for op, n in _TEXT_OPS.items()})
             for _ in range(text.layers)

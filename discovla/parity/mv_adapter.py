@@ -139,9 +139,11 @@ def _outputs(case: Case, model: Retriever, method: Recorded) -> dict[str, Tensor
 
 def _gradients(model: Retriever, case: Case) -> dict[str, Tensor]:
     parameters = trained_parameters(model)
-    found = torch.autograd.grad(model.loss(case.batch)["loss"], list(parameters.values()))
+    loss = model.loss(case.batch)["loss"]
+    found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    gradients = {n: g for n, g in zip(parameters, found, strict=True) if g is not None}
     names = [n.removeprefix("grad/") for n in case.wanted if n.startswith("grad/")]
-    official = _official(dict(zip(parameters, found, strict=True)), names)
+    official = _official(gradients, names)
     return {f"grad/{name}": gradient for name, gradient in official.items()}
 
 

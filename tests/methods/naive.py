@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from discovla.methods.parts import Block
+
 Sees = Callable[[int], Sequence[int]]
 """Place of a token → places of the tokens that it attends to."""
 CLOSE = {"rtol": 1e-4, "atol": 2e-5}
@@ -42,7 +44,7 @@ def mix(q: Tensor, k: Tensor, v: Tensor, heads: int, sees: Sees) -> Tensor:
     return torch.stack(rows)
 
 
-def keys_and_all(block: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def projections(block: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values of tokens (T, D) that go into a block."""
     h = block.ln_1(x)
     width = x.shape[1]
@@ -56,9 +58,16 @@ def keys_and_all(block: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def run_block(block: Any, x: Tensor, sees: Sees) -> Tensor:
     """A block of CLIP over tokens (T, D)."""
-    q, k, v = keys_and_all(block, x)
+    q, k, v = projections(block, x)
     x = x + block.attn.out_proj(mix(q, k, v, block.attn.num_heads, sees))
     return x + block.mlp(block.ln_2(x))
+
+
+def run_trained_block(block: Block, x: Tensor, sees: Sees) -> Tensor:
+    """A block of `discovla.methods.parts` over tokens (T, D)."""
+    q, k, v = block.qkv(block.ln_1(x)).chunk(3, -1)
+    x = x + block.out(mix(q, k, v, block.heads, sees))
+    return x + block.proj(quick(block.fc(block.ln_2(x))))
 
 
 def patch_tokens(clip: Any, image: Tensor) -> Tensor:

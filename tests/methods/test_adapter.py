@@ -17,7 +17,7 @@ def adapted(model: Retriever, tower: str, x: torch.Tensor, sees: naive.Sees) -> 
     """All blocks of a tower over tokens (T, D), each MLP followed by its bottleneck."""
     clip = model.clip.visual if tower == "vision" else model.clip
     for block, part in zip(clip.transformer.resblocks, model.method.adapters[tower], strict=True):
-        q, k, v = naive.keys_and_all(block, x)
+        q, k, v = naive.projections(block, x)
         x = x + block.attn.out_proj(naive.mix(q, k, v, block.attn.num_heads, sees))
         rows = []
         for token in x:

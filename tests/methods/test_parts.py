@@ -92,12 +92,6 @@ def block() -> Block:
     return built
 
 
-def naive_block(block: Block, x: Tensor, sees: naive.Sees) -> Tensor:
-    q, k, v = block.qkv(block.ln_1(x)).split(WIDTH, -1)
-    x = x + block.out(naive.mix(q, k, v, HEADS, sees))
-    return x + block.proj(naive.quick(block.fc(block.ln_2(x))))
-
-
 @torch.no_grad()
 def test_block_follows_the_definition() -> None:
     own, x = block(), torch.randn(2, 4, WIDTH, generator=torch.Generator().manual_seed(1))
@@ -110,7 +104,8 @@ def test_block_follows_the_definition() -> None:
             (causal, naive.up_to),
             (masked, lambda t, n=n: open_to[n]),
         ):
-            torch.testing.assert_close(found[n], naive_block(own, x[n], sees), **naive.CLOSE)
+            expected = naive.run_trained_block(own, x[n], sees)
+            torch.testing.assert_close(found[n], expected, **naive.CLOSE)
 
 
 @torch.no_grad()
