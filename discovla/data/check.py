@@ -87,6 +87,8 @@ def check_dataset(
     videos = look_at_videos(table, root, look)
     absent = absent_clips(videos)
     train = captions.get("train", {"tokens": 0, "captions": 1})
+    if "train" not in captions:
+        report["weights"] = [w for w in report["weights"] if not w["training_only"]]
     return {
         **report,
         "counts": count(table),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ class Weights:
     """`present`, `to fetch` or `missing`."""
     hint: str = ""
     """How to bring them."""
+    training_only: bool = False
+    """Whether a dataset without training clips can do without it."""
     needed_by: tuple[str, ...] = ()
     """Tables and figures, of those that the paper prints for the dataset."""
 
@@ -49,7 +51,11 @@ def backbone_weights(name: str, entry: Mapping[str, Any]) -> Weights:
 
 
 def captioner_weights(name: str, entry: Mapping[str, Any]) -> Weights:
-    """The LLaVA-NeXT weights of one entry of config/captioners.yaml."""
+    """The LLaVA-NeXT weights of one entry of config/captioners.yaml: only training reads captions."""
+    return replace(_captioner_weights(name, entry), training_only=True)
+
+
+def _captioner_weights(name: str, entry: Mapping[str, Any]) -> Weights:
     source, title = str(entry["model"]), f"captioner {name}"
     hint = (
         f"'snakemake llava_weights', or bring the folder and set captioner_path.{name} in "

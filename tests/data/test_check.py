@@ -10,7 +10,7 @@ from discovla.data.check import check_dataset, judge
 from discovla.data.checks.captions import Limit
 from discovla.data.checks.videos import Look
 from discovla.data.checks.work import Frames, Plan
-from discovla.data.requirements import Weights
+from discovla.data.requirements import Weights, captioner_weights
 from discovla.errors import CheckFailed, UserError
 from discovla.files import canonical_json
 from tests.data.checks.world import clip, dataset
@@ -144,6 +144,17 @@ def test_missing_weights_are_never_allowed(two: Path) -> None:
     text = message(check(two, weights=weights), allow_missing=True)
     assert "weights not found" in text
     assert "backbone b: b.pt (bring it)" in text
+
+
+def test_what_only_training_reads_is_not_asked_for_without_training_clips(tmp_path: Path) -> None:
+    root = dataset(tmp_path / "one", clip("b", "test"))
+    write_video(root / "b.mp4", 30, fps=10)
+    entry = {"model": str(tmp_path / "absent"), "revision": None}
+    weights = [captioner_weights("mine", entry)]
+    report = verdict(check(root, expected={}, weights=weights))
+    assert report["weights"] == []
+    both = dataset(tmp_path / "both", clip("a"), clip("b", "test"))
+    assert "captioner mine" in message(check(both, expected={}, weights=weights), True)
 
 
 def test_no_caption_at_all(tmp_path: Path) -> None:
