@@ -30,10 +30,10 @@ class Weights:
     """`present`, `to fetch` or `missing`."""
     hint: str = ""
     """How to bring them."""
-    training_only: bool = False
-    """Whether a dataset without training clips can do without it."""
     needed_by: tuple[str, ...] = ()
     """Tables and figures, of those that the paper prints for the dataset."""
+    training_only: bool = False
+    """Whether a dataset without training clips can do without it."""
 
 
 def backbone_weights(name: str, entry: Mapping[str, Any]) -> Weights:
@@ -51,7 +51,7 @@ def backbone_weights(name: str, entry: Mapping[str, Any]) -> Weights:
 
 
 def captioner_weights(name: str, entry: Mapping[str, Any]) -> Weights:
-    """The LLaVA-NeXT weights of one entry of config/captioners.yaml: only training reads captions."""
+    """The LLaVA-NeXT weights of one entry of config/captioners.yaml; only training needs them."""
     return replace(_captioner_weights(name, entry), training_only=True)
 
 
