@@ -48,8 +48,8 @@ class Kind:
 KINDS = (
     Kind("15 s, key frame every 250", 450, 250),
     Kind("15 s, key frame every 48", 450, 48),
-    Kind("15 s, key frame every 12", 450, 12),
-    Kind("4 s, key frame every 250", 120, 250),
+    Kind("15 s, key frame every 12", 450, 12, repeat=10),
+    Kind("4 s, key frame every 250", 120, 250, repeat=10),
     Kind("3 min, key frame every 250", 5400, 250, wanted=32, repeat=1),
     Kind("3 min, key frame every 48", 5400, 48, wanted=32, repeat=1),
     Kind("10 s, 1280x720", 300, 250, size=(1280, 720), repeat=1),
@@ -63,7 +63,15 @@ KINDS = (
         suffix="webm",
         options=(("deadline", "realtime"), ("cpu-used", "8")),
     ),
-    Kind("4 s, MPEG-4 avi", 120, 12, codec="mpeg4", suffix="avi", options=(("qscale", "5"),)),
+    Kind(
+        "4 s, MPEG-4 avi",
+        120,
+        12,
+        codec="mpeg4",
+        suffix="avi",
+        options=(("qscale", "5"),),
+        repeat=25,
+    ),
     Kind(
         "4 s, MPEG-4 avi with B-frames",
         120,
@@ -71,6 +79,7 @@ KINDS = (
         codec="mpeg4",
         suffix="avi",
         options=(("bf", "2"), ("qscale", "5")),
+        repeat=25,
     ),
 )
 

@@ -59,6 +59,14 @@ def test_probe(video: Path) -> None:
     assert (header.width, header.height, header.fps, header.n_frames) == (64, 48, 8.0, 32)
 
 
+def test_a_title_in_another_encoding_does_no_harm(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.mp4", n_frames=8)
+    content = path.read_bytes()
+    assert b"VideoHandler" in content
+    path.write_bytes(content.replace(b"VideoHandler", b"Vid\xe9oHandler"))
+    assert decode_clip(Request(str(path), "released", 4)).n_frames == 8
+
+
 def test_unknown_reader(video: Path) -> None:
     with pytest.raises(UserError, match="allowed: auto, pyav, decord, torchcodec"):
         decode_clip(Request(str(video), "released", 4, reader="opencv"))

@@ -23,11 +23,15 @@ from discovla.data.sampling import SamplingError
 
 P = ParamSpec("P")
 R = TypeVar("R")
+# Titles and the like need not be UTF-8. From version 19 on PyAV takes any bytes by itself.
+_ANY_BYTES: dict[str, Any] = (
+    {"metadata_errors": "surrogateescape"} if int(av.__version__.split(".")[0]) < 19 else {}
+)
 
 
 def open_video(path: str) -> Any:
     """The container. An absolute path is no protocol, and from a file FFmpeg opens only files."""
-    return av.open(str(Path(path).absolute()), metadata_errors="replace")
+    return av.open(str(Path(path).absolute()), **_ANY_BYTES)
 
 
 def best_stream(container: Any, path: str) -> Any:
