@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.rehearsal import outcome, weights
@@ -40,13 +42,28 @@ def prepare(folder: Path, cut: Cut) -> None:
 
 
 def meet_bad_files(folder: Path, cut: Cut, cores: int) -> None:
-    """The strict run must stop and name what is missing, or else what cannot be read."""
+    """The strict run must stop and name bad files; a full check must name all of them."""
     output = expect(folder, cut.target, cores, success=False)
     message = "\n".join(output.strip().splitlines()[-8:])
     print(message)
-    for name in cut.missing or cut.unreadable:
-        if name not in message:
-            sys.exit(f"the message does not name {name}")
+    if not any(name in message for name in (*cut.missing, *cut.unreadable)):
+        sys.exit("the message names no bad file")
+    must_name(message, cut.obvious)
+
+    print("a full check names all of them", flush=True)
+    command = [sys.executable, "-m", "discovla", "check", cut.dataset, "--full"]
+    checked = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    print(checked.stdout + checked.stderr)
+    if checked.returncode != 3:
+        sys.exit(f"the check ended with {checked.returncode}; 3 was expected")
+    must_name(checked.stdout + checked.stderr, [*cut.missing, *cut.unreadable])
+
+
+def must_name(text: str, names: Sequence[str]) -> None:
+    """Stop if one of the names does not stand in the text."""
+    absent = [name for name in names if name not in text]
+    if absent:
+        sys.exit(f"not named: {', '.join(absent)}")
 
 
 def rehearse(folder: Path, cut: Cut, cores: int) -> None:

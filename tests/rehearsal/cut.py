@@ -64,6 +64,12 @@ class Cut:
         """Clips whose file gives no frames."""
         return [film.clip_id for film in self.films if film.file and film.damage]
 
+    @property
+    def obvious(self) -> list[str]:
+        """Bad clips that names and sizes of files give away; to find others means to decode."""
+        empty = [film.clip_id for film in self.films if film.damage == "empty"]
+        return [*self.missing, *empty]
+
     def configure(self, folder: Path, digest: str) -> None:
         """Point config/ at the cut, the random weights, and a training of two steps."""
         config = folder / "config"
