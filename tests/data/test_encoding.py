@@ -19,6 +19,8 @@ from discovla.data.encoding import (
     stored_bytes,
 )
 from discovla.errors import UserError
+from discovla.experiments import Experiments
+from discovla.settings import FRAME_STORAGE
 
 SIDES = st.integers(1, 2000)
 
@@ -124,3 +126,20 @@ def test_png_is_exact_jpeg_is_close_and_nothing_else_is_opened() -> None:
     Image.fromarray(picture).save(buffer, "BMP")
     with pytest.raises(OSError, match="cannot identify"):
         decode(buffer.getvalue())
+
+
+def test_storage_decides_the_frames_id_where_it_is_not_the_default() -> None:
+    experiments = Experiments.load()
+
+    def frames_id(**settings: object) -> str:
+        return experiments.resolve("msrvtt", "lora", "vit-b32", settings).frames_id
+
+    usual = experiments.resolve("msrvtt", "lora", "vit-b32", {}).settings
+    assert frames_id(**{name: getattr(usual, name) for name in FRAME_STORAGE}) == frames_id()
+    others = {
+        **{"frame_encoding": "png", "frame_quality": 90},
+        **{"frame_short_side": 256, "frame_limit_gb": 10},
+    }
+    assert others.keys() == set(FRAME_STORAGE)
+    ids = {frames_id(**{name: value}) for name, value in others.items()}
+    assert len(ids | {frames_id()}) == 5
