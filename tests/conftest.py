@@ -39,7 +39,7 @@ def shared() -> Callable[[str], Path]:
     return find
 
 
-ALLOWED_SKIPS = ("reference data not present: shared/", "no CUDA device")
+ALLOWED_SKIPS = ("reference data not present: shared/", "no CUDA device", "no ffmpeg program")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
