@@ -74,4 +74,5 @@ def print_timings(title: str, timings: list[Timing], unit: int = 1) -> None:
         cpu, wall = (1e3 * value / unit for value in (timing.cpu, timing.wall))
         print(f"{timing.name:<32}{cpu:>10.2f}{wall:>10.2f}{ratio:>10.2f}x")
     load = os.getloadavg()[0]
-    print(f"{platform.machine()}, {os.cpu_count()} cores, load {load:.1f}; best of interleaved runs")
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, load {load:.1f}"
+    print(f"{machine}; best of interleaved runs")

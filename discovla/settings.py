@@ -44,6 +44,11 @@ class Options:
 
     def check(self, settings: RunSettings, dims: Dims) -> None:
         """Refuse what does not fit the run or the sizes of its CLIP; raise `UserError`."""
+        if settings.words > dims.text.tokens:
+            raise UserError(
+                f"setting words is {settings.words}; {settings.backbone} has {dims.text.tokens} "
+                f"text positions: give 3 to {dims.text.tokens}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,6 @@ from discovla.data.encoding import (
     encode,
     shrunk,
 )
-from discovla.data.frame_file import SCHEMA as SCHEMA
 from discovla.data.frame_file import record_batch, shard_file
 from discovla.data.shards import shard_name, shard_of
 from discovla.data.worker import DEFAULT_TIMEOUT, DecodeWorker

@@ -94,6 +94,15 @@ class FrameStore:
         return str(self.metadata["frames_id"])
 
     @property
+    def storage(self) -> str:
+        """How frames are kept, such as `raw`, or `jpeg 95, short side 256`."""
+        found = self.metadata
+        parts = [" ".join(str(found[k]) for k in ("encoding", "quality") if found.get(k))]
+        if found["short_side"]:
+            parts.append(f"short side {found['short_side']}")
+        return ", ".join(parts)
+
+    @property
     def frames(self) -> int:
         """F: frames of every clip."""
         return int(self.metadata["frames"])
@@ -135,7 +144,7 @@ class FrameStore:
             height=batch["height"][0].as_py(),
             encoding=batch["encoding"][0].as_py(),
             reader=batch["reader"][0].as_py(),
-            bad_packets=batch["bad_packets"][0].as_py() or 0,
+            bad_packets=batch["bad_packets"][0].as_py(),
         )
 
     def _batch(self, clip_id: str) -> tuple[Path, Any]:
@@ -199,21 +208,19 @@ class _Shard:
             raise UserError(
                 f"{self.path}: {count} clips, its header says {self.metadata['clips']}. {AGAIN}"
             )
-        if "clip_ids" not in self.metadata:
-            return self._read_through(range(count))
         # Failed clips stand at the end; the header names all.
         first_failed = count
         while first_failed and self.reader.get_batch(first_failed - 1)["data"].null_count:
             first_failed -= 1
-        _, failed = self._read_through(range(first_failed, count))
+        failed = self._errors(range(first_failed, count))
         good = [clip_id for clip_id in self.metadata["clip_ids"] if clip_id not in failed]
         if len(good) != first_failed:
             raise UserError(f"{self.path}: its header names other clips than it holds. {AGAIN}")
         return {clip_id: place for place, clip_id in enumerate(good)}, failed
 
-    def _read_through(self, places: Sequence[int]) -> tuple[dict[str, int], dict[str, str]]:
-        good: dict[str, int] = {}
-        failed: dict[str, str] = {}
+    def _errors(self, places: Sequence[int]) -> dict[str, str]:
+        """Clip id → error of failed clips."""
+        errors = {}
         for place in places:
             batch = self.reader.get_batch(place)
             wrong = wrong_rows(batch)
@@ -221,12 +228,8 @@ class _Shard:
                 raise UserError(
                     f"{self.path}: the rows of clip {place} are damaged: {wrong}. {AGAIN}"
                 )
-            clip_id = batch["clip_id"][0].as_py()
-            if batch["data"].null_count:
-                failed[clip_id] = batch["error"][0].as_py()
-            else:
-                good[clip_id] = place
-        return good, failed
+            errors[batch["clip_id"][0].as_py()] = batch["error"][0].as_py()
+        return errors
 
 
 def _wrong(batch: Any, clip_id: str, frames: int) -> str:

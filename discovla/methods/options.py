@@ -19,6 +19,7 @@ class DiscoVLAOptions(Options):
 
     def check(self, settings: RunSettings, dims: Dims) -> None:
         """H_V and H_L against the depth of the towers."""
+        super().check(settings, dims)
         for tower, top in (("vision", settings.vision_layers), ("text", settings.text_layers)):
             depth = dims.tower(tower).layers
             if top > depth:
@@ -36,6 +37,7 @@ class PromptOptions(Options):
 
     def check(self, settings: RunSettings, dims: Dims) -> None:
         """Words and the prompts before them need rows of the positional table."""
+        super().check(settings, dims)
         _check_room(self.prompts, settings, dims)
 
 
@@ -55,6 +57,7 @@ class RAPOptions(Options):
 
     def check(self, settings: RunSettings, dims: Dims) -> None:
         """A share is at most 1."""
+        super().check(settings, dims)
         if self.displaced > 1:
             raise UserError(f"setting displaced is {self.displaced:g}; allowed: 0 to 1")
 
@@ -73,6 +76,7 @@ class VoPOptions(Options):
 
     def check(self, settings: RunSettings, dims: Dims) -> None:
         """Room for the prompts, and blocks that exist."""
+        super().check(settings, dims)
         _check_room(self.prompts, settings, dims)
         depth, least = dims.vision.layers, int(settings.method != "vop")
         if self.frame_layers is not None and not least <= self.frame_layers <= depth:
@@ -103,14 +107,6 @@ class DGLOptions(Options):
         choices=("global", "globals", "frames", "both"),
     )
 
-    def check(self, settings: RunSettings, dims: Dims) -> None:
-        """The text sequence is longer by the prompts, but words keep their rows."""
-        if settings.words > dims.text.tokens:
-            raise UserError(
-                f"setting words is {settings.words}; {settings.backbone} has {dims.text.tokens} "
-                f"text positions: give 3 to {dims.text.tokens}"
-            )
-
 
 @dataclass(frozen=True, kw_only=True)
 class TempMeOptions(Options):
@@ -124,6 +120,7 @@ class TempMeOptions(Options):
 
     def check(self, settings: RunSettings, dims: Dims) -> None:
         """The frames must divide by every factor in turn, and the blocks must exist."""
+        super().check(settings, dims)
         depth = dims.vision.layers
         layers, clips = self.merge_layers, self.merge_clips
         if len(layers) != len(clips) or list(layers) != sorted(set(layers)):
@@ -168,6 +165,7 @@ class MVAdapterOptions(Options):
 
     def check(self, settings: RunSettings, dims: Dims) -> None:
         """Heads divide the bottleneck; tied blocks exist in both towers."""
+        super().check(settings, dims)
         if self.bottleneck % self.adapter_heads:
             raise UserError(
                 f"setting adapter_heads is {self.adapter_heads}; it must divide bottleneck, "

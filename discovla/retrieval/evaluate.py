@@ -244,7 +244,7 @@ def evaluate_features(
 
     Returns:
         The object of `evaluate_matrix` with the fields of the run: `run_id, seed, data_id,
-        dataset, split, selection, excluded, reader, precision, parameters, code, versions,
+        dataset, split, selection, excluded, reader, stored, precision, parameters, code, versions,
         started, seconds`.
 
     Raises:
@@ -293,6 +293,7 @@ def _run_fields(features: Features) -> dict[str, Any]:
         "train_data_id": metadata.get("train_data_id"),
         "train_excluded": features.json("train_excluded", []),
         "reader": metadata.get("reader"),
+        "stored": metadata.get("stored"),
         "precision": metadata.get("dtype"),
         "parameters": features.json("parameters"),
     }

@@ -91,11 +91,11 @@ def extract_features(
     tensors = {"logit_scale": run.retriever.logit_scale.detach().float().cpu()}
     sides: list[_Encoded] = []
     excluded: list[str] = []
-    reader: str | None = None
+    frames: dict[str, str] = {}
     with torch.inference_mode(), reproducible(tensors["logit_scale"].device):
         clip_ids = None
         if split != "bank":
-            clips, reader = _open_clips(run, rows, frames_dir, allow_missing)
+            clips, frames = _open_clips(run, rows, frames_dir, allow_missing)
             excluded, clip_ids = clips.excluded, clips.clip_ids
             sides.append(_Encoded("video", clip_ids, _videos(run, clips, batch_size, workers)))
         texts, truth = _texts(run, rows, clip_ids, batch_size * _TEXTS_PER_CLIP)
@@ -114,8 +114,7 @@ def extract_features(
         "dtype": "fp32",
         "parameters": str(sum(p.numel() for p in trained_parameters(run.retriever).values())),
     }
-    if reader is not None:
-        metadata["reader"] = reader
+    metadata |= frames
     if adapter:
         metadata |= {"step": adapter["step"], "selection": adapter["selection"]}
         metadata |= {"train_data_id": adapter["data_id"], "train_excluded": adapter["excluded"]}
@@ -130,8 +129,8 @@ def _check_seed(adapter: dict[str, str], seed: int, path: str | Path | None) -> 
 
 def _open_clips(
     run: Run, rows: pd.DataFrame, frames_dir: str | Path | None, allow_missing: bool
-) -> tuple[EvalClips, str]:
-    """The videos of a split, and the libraries that decoded them."""
+) -> tuple[EvalClips, dict[str, str]]:
+    """The videos of a split; what decoded them (`reader`) and how they are kept (`stored`)."""
     if frames_dir is None:
         raise UserError(
             "videos are encoded from their frames; give --frames "
@@ -144,7 +143,8 @@ def _open_clips(
             "%d clips without frames and their captions are left out: %s",
             *(len(clips.excluded), ", ".join(map(repr, clips.excluded[:5]))),
         )
-    return clips, ", ".join(sorted({store.meta(clip).reader for clip in clips.clip_ids}))
+    readers = sorted({store.meta(clip).reader for clip in clips.clip_ids})
+    return clips, {"reader": ", ".join(readers), "stored": store.storage}
 
 
 def _videos(run: Run, clips: EvalClips, size: int, workers: int) -> Tensor:

@@ -12,10 +12,9 @@ import pyarrow as pa
 import pytest
 
 from discovla.captioning.engine import Caption
-from discovla.data import frames as frame_store
 from discovla.data.annotations.base import Clip, to_table, write_annotations
+from discovla.data.frame_file import record_batch, shard_file
 from discovla.data.shards import shard_of
-from discovla.data.tables import with_metadata
 
 FRAMES_ID = "f" * 10
 CAPTIONS_ID = "0123456789"
@@ -185,18 +184,17 @@ class World:
     def shard(self, number: int = 1, total: int = 1) -> Path:
         """One shard of frames, of every clip that belongs there."""
         path = self.folder / "frames" / f"{number}-of-{total}.arrow"
-        path.parent.mkdir(exist_ok=True)
         clip_ids = [c for c in [*self.captions, "exam"] if shard_of(c, total) == number]
         metadata = {
             "frames_id": FRAMES_ID,
             "frames": self.n_frames,
             "shard": f"{number}-of-{total}",
             "clips": len(clip_ids),
+            "clip_ids": clip_ids,
         }
-        schema = with_metadata(frame_store.SCHEMA, metadata)
-        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
-            for clip_id in clip_ids:
-                writer.write_batch(self._batch(clip_id, schema))
+        with shard_file(path, metadata) as writer:
+            for clip_id in sorted(clip_ids, key="broken".__eq__):
+                writer.write_batch(self._batch(clip_id))
         return path
 
     def images(self, clip_id: str) -> list[np.ndarray]:
@@ -205,7 +203,7 @@ class World:
         indices = self.frame_index.get(clip_id, range(self.n_frames))
         return [noise(len(clip_id) * 100 + i, height, width) for i in indices]
 
-    def _batch(self, clip_id: str, schema: pa.Schema) -> pa.RecordBatch:
+    def _batch(self, clip_id: str) -> pa.RecordBatch:
         images = self.images(clip_id)
         if clip_id == "broken":
             rows: list[dict[str, Any]] = [
@@ -223,6 +221,7 @@ class World:
                     "encoding": "raw",
                     "data": image.tobytes(),
                     "reader": "test",
+                    "bad_packets": 0,
                 }
                 for position, (image, index) in enumerate(
                     zip(
@@ -232,7 +231,7 @@ class World:
                     )
                 )
             ]
-        return pa.RecordBatch.from_pylist(rows, schema=schema)
+        return record_batch(rows)
 
     def training_captions(self) -> pd.DataFrame:
         """Training captions whose clip has frames."""

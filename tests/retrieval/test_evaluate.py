@@ -54,7 +54,12 @@ def metadata(**changes: str) -> dict[str, str]:
         **{"run_id": "discovla-demo-clip-0123456789", "seed": "42", "split": "test"},
         **{"schema": "1", "data_id": "abcdef0123", "annotations_id": "9876543210"},
         **{"dataset": "demo", "step": "150", "selection": "last", "dtype": "fp32"},
-        **{"excluded": '["--video", "ü/../x"]', "reader": "pyav", "parameters": "22808"},
+        **{
+            "excluded": '["--video", "ü/../x"]',
+            "reader": "pyav",
+            "stored": "raw",
+            "parameters": "22808",
+        },
     }
     return known | changes
 
@@ -230,7 +235,12 @@ def test_features_give_the_metrics_file(files: dict[str, Path], sim: Array) -> N
     run = {
         **{"run_id": "discovla-demo-clip-0123456789", "seed": 42, "data_id": "abcdef0123"},
         **{"dataset": "demo", "split": "test", "selection": {"rule": "last", "step": 150}},
-        **{"excluded": ["--video", "ü/../x"], "reader": "pyav", "precision": "fp32"},
+        **{
+            "excluded": ["--video", "ü/../x"],
+            "reader": "pyav",
+            "stored": "raw",
+            "precision": "fp32",
+        },
         **{"train_data_id": None, "train_excluded": []},
         "parameters": 22808,
     }

@@ -91,12 +91,12 @@ def test_features_truth_and_ids(world: World, adapter: Path, tmp_path: Path) -> 
     data_id = read_metadata(world.annotations)["data_id"]
     trained = sum(t.numel() for t in load_file(adapter).values())
     assert (
-        metadata | {"reader": "pyav"}
+        metadata | {"reader": "pyav", "stored": "raw"}
         == metadata
         == {
             **{"schema": "1", "run_id": worlds.RUN_ID, "dataset": "tiny", "seed": "1"},
             **{"split": "test", "annotations_id": data_id, "data_id": data_id, "excluded": "[]"},
-            **{"dtype": "fp32", "parameters": str(trained), "reader": "pyav"},
+            **{"dtype": "fp32", "parameters": str(trained), "reader": "pyav", "stored": "raw"},
             **{"step": "10", "selection": "last"},
             **{"train_data_id": data_id, "train_excluded": "[]"},
         }

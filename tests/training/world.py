@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from discovla.captioning import table as captions
 from discovla.data.annotations.base import Clip, to_table, write_annotations
-from discovla.data.frames import SCHEMA, encode
+from discovla.data.encoding import encode
+from discovla.data.frame_file import record_batch, shard_file
 from discovla.data.shards import shard_of
-from discovla.data.tables import with_metadata
 from discovla.models.backbone import Tokenizer
 from tests.models import tiny
 
@@ -104,22 +103,22 @@ def write_frames(folder: Path, rng: np.random.Generator, failed: tuple[str, ...]
         here = [c for c in pixels if shard_of(c, SHARDS) == shard]
         metadata = {
             **{"frames_id": FRAMES_ID, "shard": f"{shard}-of-{SHARDS}", "frames": FRAMES},
-            **{"clips": len(here), "reader": "auto"},
+            **{"clips": len(here), "clip_ids": here, "reader": "auto"},
+            **{"encoding": "raw", "short_side": None},
         }
-        schema = with_metadata(SCHEMA, metadata)
-        with pa.ipc.new_file(folder / f"{shard}-of-{SHARDS}.arrow", schema) as writer:
-            for clip in here:
+        with shard_file(folder / f"{shard}-of-{SHARDS}.arrow", metadata) as writer:
+            for clip in sorted(here, key=failed.__contains__):
                 rows = [
                     {"clip_id": clip, "position": 0, "error": "damaged"}
                     if clip in failed
                     else {
                         **{"clip_id": clip, "position": n, "frame_index": n, "timestamp": n / 2},
                         **{"width": 20, "height": 18, "encoding": "raw", "reader": "pyav"},
-                        "data": encode(frame, "raw", 95),
+                        **{"data": encode(frame, "raw", 95), "bad_packets": 0},
                     }
                     for n, frame in enumerate(pixels[clip][: 1 if clip in failed else None])
                 ]
-                writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=schema))
+                writer.write_batch(record_batch(rows))
 
 
 def write_captions(
