@@ -12,6 +12,7 @@ from tests.rehearsal.films import Film
 from tests.workflow.run import edit
 
 Counts = Mapping[str, Mapping[str, int]]
+STEPS = 2
 ADDED_ROWS = (
     {"row": "zero-shot", "label": "CLIP", "backbone": "vit-b32", "method": "zero_shot"},
     {"row": "lora", "label": "LoRA", "backbone": "vit-b32", "method": "lora"},
@@ -71,7 +72,7 @@ class Cut:
         return [*self.missing, *empty]
 
     def configure(self, folder: Path, digest: str) -> None:
-        """Point config/ at the cut, the random weights, and a training of two steps."""
+        """Point config/ at the cut, the random weights, and a training of a few steps."""
         config = folder / "config"
         edit(config / "datasets" / f"{self.dataset}.yaml", self._shrink)
         edit(config / "tables" / f"{self.table}.yaml", self._add_rows)
@@ -83,7 +84,7 @@ class Cut:
     def _shrink(self, content: dict[str, Any]) -> None:
         """Sizes of the cut; frames, words and rules stay those of the real dataset."""
         content["expected"] = {split: dict(counts) for split, counts in self.counts.items()}
-        content["set"] |= {"batch_size": self.batch_size, "max_steps": 2}
+        content["set"] |= {"batch_size": self.batch_size, "max_steps": STEPS}
         content |= {"shards": 2, "device": "cpu"}
 
     def _add_rows(self, content: dict[str, Any]) -> None:

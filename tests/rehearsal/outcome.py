@@ -13,7 +13,7 @@ from discovla.data.annotations import read_metadata
 from discovla.data.clips import read_clips
 from discovla.experiments import Experiments, Run
 from discovla.files import read_json
-from tests.rehearsal.cut import Cut
+from tests.rehearsal.cut import STEPS, Cut
 
 
 class Fact(NamedTuple):
@@ -67,7 +67,7 @@ def _of_table(table: pd.DataFrame, cut: Cut, runs: dict[str, Run]) -> Iterator[F
     quoted = set(table["provenance"][table["run_id"].isna()])
     yield Fact("provenance of the other rows", quoted, {"quoted"})
     usable = sum(film.usable for film in cut.of_split("test"))
-    yield Fact("n_test", set(measured["n_test"]), {usable})
+    yield Fact("n_test", set(measured["n_test"].astype(int)), {usable})
     yield Fact("number of data_ids", measured["data_id"].nunique(), 1)
     with_captions = set(measured.index[measured["captions"].notna()])
     expected = {row for row, run in runs.items() if run.settings.method == "discovla"}
@@ -86,6 +86,10 @@ def _of_metrics(folder: Path, cut: Cut, runs: dict[str, Run]) -> Iterator[Fact]:
         yield Fact(f"{row}: frames and words", limits, (cut.frames, cut.words))
         (metrics,) = place.glob("seed*/metrics.none.json")
         yield Fact(f"{row}: clips left out", read_json(metrics)["excluded"], lost)
+        if run.trains:
+            curve = pd.read_csv(metrics.parent / "curve.csv")
+            moved = curve["grad_norm"].between(0, math.inf, inclusive="neither")
+            yield Fact(f"{row}: steps with a finite gradient", int(moved.sum()), STEPS)
 
 
 def describe(table: Path) -> str:
