@@ -106,6 +106,10 @@ class DGL(Method):
         else:
             self.prompts = TransformerPrompts(dims, count, settings.frames)
 
+    def gaps(self) -> list[str]:
+        """Vision, as the paper (§1) says of it."""
+        return ["vision"]
+
     def inert(self) -> list[str]:
         """The linear map of the postfix prompts."""
         return [n for n, _ in self.named_parameters() if n.startswith("prompts.postfix.")]

@@ -134,6 +134,10 @@ class MVAdapter(Method):
         number = i - (self.dims.tower(tower).layers - len(self.shared))
         return number if number >= 0 else None
 
+    def gaps(self) -> list[str]:
+        """Vision, as the paper (§1) says of it."""
+        return ["vision"]
+
     def trainable(self, clip: nn.Module) -> dict[str, float]:
         """Every bias of CLIP, those of the norms among them."""
         names = [n for n, _ in clip.named_parameters() if n.endswith("bias")]

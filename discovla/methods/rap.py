@@ -84,6 +84,10 @@ class RAP(Method):
             for _ in range(text.layers)
         )
 
+    def gaps(self) -> list[str]:
+        """Vision, as the paper (§1) says of it."""
+        return ["vision"]
+
     def inner(self, i: int, state: State, op: str, x: Tensor) -> Tensor:
         """Text: scale and shift."""
         return x if state.tower == VISION else self.text[i][op](x)  # type: ignore[index]

@@ -38,6 +38,10 @@ class VoP(Prompt):
         if self.lower < vision.layers:
             self.frame_position = Vectors(settings.frames, vision.width, std=0.0)
 
+    def gaps(self) -> list[str]:
+        """Vision, as the paper (§1) says of VoP, once frames have to do with each other."""
+        return ["vision"] if hasattr(self, "frame_position") else []
+
     def uncounted(self) -> list[str]:
         """Positions of the frames: not in the counts that VoP prints."""
         return [n for n, _ in self.named_parameters() if n.startswith("frame_position.")]

@@ -69,6 +69,9 @@ def test_gaps_and_hooks(root: Path) -> None:
         ["vision", "alignment"],
     ]
     assert rows["discovla"]["gaps"] == ["vision", "language", "alignment"]
+    for name in ("rap", "vop-f-p", "vop-f-c", "dgl", "tempme", "mv-adapter"):
+        assert rows[name]["gaps"] == ["vision"], name
+    assert rows["vop"]["gaps"] == rows["prompt"]["gaps"] == []
     assert rows["full"]["hooks"] == ["trainable"]
     assert rows["lora"]["hooks"] == ["qkv"]
     assert rows["discovla"]["hooks"] == ["qkv", "attend", "text_inputs", "losses"]
