@@ -12,6 +12,10 @@ Writes into --output: adapter.safetensors (the trained tensors), curve.csv (lear
 gradient norm, samples per second of every step), checkpoints/epoch{k}.safetensors. While it runs,
 state/ holds what it needs to go on: interrupted or killed, the same command continues, and on a
 CPU the result is bit for bit that of an undisturbed training.
+
+Losses and gradients are always those of the whole batch. --micro-batch encodes it in pieces, for a
+GPU with little memory, at the price of a second forward pass; torchrun shares it among processes,
+one per GPU. Neither changes more than rounding.
 """
 EXAMPLE = """\
 example:
@@ -20,6 +24,8 @@ example:
       --frames resources/msrvtt/frames/0123456789 \\
       --captions results/msrvtt/captions/0123456789.parquet \\
       --output results/msrvtt/runs/RUN/seed42
+
+  torchrun --nproc-per-node 4 -m discovla train --config …    (4 GPUs of this machine)
 
 exit code: 0 trained, 1 an input must be mended or a loss is not finite, 130 interrupted and saved
 """
@@ -43,6 +49,12 @@ def add_parser(subparsers: Any) -> None:
     add("--output", required=True, metavar="DIR", help="folder of this run and seed")
     add("--device", default="auto", help="auto (CUDA if there is any), cpu, cuda, cuda:N")
     add("--workers", type=int, default=0, help="loader processes; %(default)s, changes no result")
+    add(
+        "--micro-batch",
+        type=int,
+        metavar="N",
+        help="samples that a process encodes at a time; all of its share if not given",
+    )
     add("--save-every", type=int, default=200, metavar="STEPS", help="save state; %(default)s")
     add("--log-every", type=int, default=20, metavar="STEPS", help="read losses; %(default)s")
     add(
@@ -57,19 +69,23 @@ def run(args: argparse.Namespace) -> int:
     """Train, or go on."""
     from discovla.training.checkpoint import read_run_config
     from discovla.training.loop import train
+    from discovla.training.processes import joined
 
-    train(
-        read_run_config(args.config),
-        seed=args.seed,
-        annotations=args.annotations,
-        frames_dir=args.frames,
-        captions=args.captions,
-        output_dir=args.output,
-        device=args.device,
-        workers=args.workers,
-        save_every=args.save_every,
-        log_every=args.log_every,
-        allow_missing=args.allow_missing,
-        where=args.config,
-    )
+    with joined(args.device) as world:
+        train(
+            read_run_config(args.config),
+            seed=args.seed,
+            annotations=args.annotations,
+            frames_dir=args.frames,
+            captions=args.captions,
+            output_dir=args.output,
+            device=args.device,
+            workers=args.workers,
+            save_every=args.save_every,
+            log_every=args.log_every,
+            micro_batch=args.micro_batch,
+            world=world,
+            allow_missing=args.allow_missing,
+            where=args.config,
+        )
     return 0

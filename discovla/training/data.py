@@ -21,6 +21,7 @@ from discovla.errors import UserError
 from discovla.files import content_hash
 from discovla.models.backbone import Backbone
 from discovla.training.checkpoint import Run
+from discovla.training.processes import ALONE, World
 
 LOG = logging.getLogger(__name__)
 
@@ -123,22 +124,34 @@ class LoaderBatches:
         seed: of the run; with the epoch it decides the order.
         workers: loader processes; 0 loads in this one. Their number changes nothing.
         pin: page-locked memory, for copies to a GPU that nothing waits for.
+        world: the processes; this one loads its share of every batch, whose order does not depend
+            on their number.
+
+    Raises:
+        UserError: B does not divide among the processes.
     """
 
     def __init__(
-        self, dataset: RetrievalDataset, size: int, seed: int, workers: int = 0, pin: bool = False
+        self,
+        dataset: RetrievalDataset,
+        size: int,
+        seed: int,
+        workers: int = 0,
+        pin: bool = False,
+        world: World = ALONE,
     ) -> None:
         self.dataset, self.size, self.seed = dataset, size, seed
+        self.share = world.share(size)
         self.workers, self.pin = workers, pin
         self.steps_per_epoch = len(dataset) // size
         self._clips = list(dict.fromkeys(dataset.clip_ids))
 
     def epoch(self, epoch: int, skip: int) -> Iterator[Mapping[str, Tensor]]:
-        """The batches of an epoch after the first `skip`."""
+        """This process' share of the batches of an epoch after the first `skip`."""
         sampler = EpochSampler(len(self.dataset), self.size, self.seed, epoch, skip)
         loader = DataLoader(
             self.dataset,
-            batch_sampler=sampler,
+            batch_sampler=[keys[self.share] for keys in sampler],
             num_workers=self.workers,
             collate_fn=collate,
             pin_memory=self.pin,

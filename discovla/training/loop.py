@@ -14,7 +14,9 @@ from discovla.errors import UserError
 from discovla.training.checkpoint import Run, open_run, read_adapter, trained_parameters
 from discovla.training.data import LoaderBatches, data_identity, open_annotations, training_set
 from discovla.training.device import reproducible
+from discovla.training.gradients import check_micro_batch
 from discovla.training.optim import check_optimisation
+from discovla.training.processes import ALONE, World
 from discovla.training.state import Identity
 from discovla.training.trainer import ADAPTER_NAME, Plan, Trainer
 
@@ -33,6 +35,8 @@ def train(
     workers: int = 0,
     save_every: int = 200,
     log_every: int = 20,
+    micro_batch: int | None = None,
+    world: World = ALONE,
     allow_missing: bool = False,
     where: str = "config.json",
 ) -> Path:
@@ -50,6 +54,9 @@ def train(
         workers: loader processes; their number changes no result.
         save_every: steps between two savings of the state.
         log_every: steps between two readings of the losses.
+        micro_batch: samples encoded at a time, by each process; None for all of them. Changes
+            memory and rounding only.
+        world: the processes that train together (`processes.joined`), and which this one is.
         allow_missing: leave clips without frames out, listed in the adapter's metadata.
         where: the config's file, for error messages.
 
@@ -65,7 +72,8 @@ def train(
         raise UserError(f"seed {seed}, {workers} workers: give 0 or more")
     if save_every < 1 or log_every < 1:
         raise UserError(f"save every {save_every}, log every {log_every} steps: give 1 or more")
-    run = open_run(run_config, seed=seed, device=device, where=where)
+    check_micro_batch(micro_batch)
+    run = open_run(run_config, seed=seed, device=world.device(device), where=where)
     parameters = trained_parameters(run.retriever)
     if not parameters:
         raise UserError(
@@ -77,15 +85,17 @@ def train(
     dataset = training_set(run, pairs, frames_dir, captions, seed=seed, allow_missing=allow_missing)
     identity = Identity(run.run_id, seed, data_identity(annotations_id, dataset.excluded))
     adapter = folder / ADAPTER_NAME
-    if _is_done(adapter, identity):
+    done = _is_done(adapter, identity)
+    world.check_equal("training and adapter", f"{identity}, {'done' if done else 'to be done'}")
+    if done:
         LOG.info("%s is there already; nothing to train", adapter)
         return adapter
     plan = Plan.of(len(dataset), run.settings)
     target = next(iter(parameters.values())).device
-    _announce(run, plan, parameters, len(dataset), dataset.excluded, target)
-    batches = LoaderBatches(
-        dataset, run.settings.batch_size, seed, workers, pin=target.type == "cuda"
-    )
+    if world.leads:
+        _announce(run, plan, parameters, len(dataset), dataset.excluded, target)
+    pin = target.type == "cuda"
+    batches = LoaderBatches(dataset, run.settings.batch_size, seed, workers, pin, world)
     began = time.monotonic()
     with reproducible(target):
         Trainer(
@@ -98,8 +108,11 @@ def train(
             excluded=dataset.excluded,
             save_every=save_every,
             log_every=log_every,
+            micro_batch=micro_batch,
+            world=world,
         ).fit()
-    LOG.info("%s written after %.0f s", adapter, time.monotonic() - began)
+    if world.leads:
+        LOG.info("%s written after %.0f s", adapter, time.monotonic() - began)
     return adapter
 
 

@@ -62,8 +62,10 @@ class Curve:
 class Progress:
     """A bar on a terminal, else a line of log every ten seconds; both with ETA and throughput."""
 
-    def __init__(self, what: str, start: int, total: int, device: torch.device) -> None:
-        self._what, self._total, self._device = what, total, device
+    def __init__(
+        self, what: str, start: int, total: int, device: torch.device, shown: bool = True
+    ) -> None:
+        self._what, self._total, self._device, self._silent = what, total, device, not shown
         self._start, self._began = start, time.monotonic()
         self._shown = self._began
         self._bar = tqdm(
@@ -72,15 +74,17 @@ class Progress:
             total=total,
             unit="step",
             file=sys.stderr,
-            disable=not sys.stderr.isatty(),
+            disable=self._silent or not sys.stderr.isatty(),
         )
 
     def is_due(self) -> bool:
         """Whether something should be shown again, even if that waits for the device."""
-        return time.monotonic() - self._shown >= LOG_SECONDS
+        return not self._silent and time.monotonic() - self._shown >= LOG_SECONDS
 
     def update(self, step: int, row: Row) -> None:
         """Show that `step` steps are done; `row` is the last one of the curve."""
+        if self._silent:
+            return
         shown = {
             "loss": f"{row['loss']:.4g}",
             "lr": f"{row['lr']:.2e}",

@@ -18,8 +18,9 @@ from discovla.errors import UserError
 from discovla.models.retriever import Retriever
 from discovla.settings import RunSettings
 from discovla.training.checkpoint import adapter_metadata, save_adapter, trained_parameters
-from discovla.training.device import to_device
+from discovla.training.gradients import backward, check_micro_batch
 from discovla.training.optim import Schedule, clip_gradients, optimiser_of, set_learning_rate
+from discovla.training.processes import ALONE, World
 from discovla.training.progress import Curve, Progress, Row, StopRequest
 from discovla.training.state import Identity, load_state, remove_state, save_state
 
@@ -72,11 +73,11 @@ class _Pending:
     numbers: Tensor
     """Loss terms and the gradient's norm, in the order of `Trainer._names`."""
     video_index: Tensor
-    """(B,) on the CPU: the step's clips, should it fail."""
+    """(B,) the step's clips, should it fail."""
 
 
 class Trainer:
-    """Trains one model in one process.
+    """Trains one model, in this process alone or together with others.
 
     Args:
         retriever: on its device; its trained tensors are changed in place.
@@ -88,6 +89,8 @@ class Trainer:
         excluded: clips left out, for the metadata.
         save_every: steps between two savings of the state.
         log_every: steps between two readings of the losses, each of which waits for the device.
+        micro_batch: samples encoded at a time, None for all; changes rounding and memory only.
+        world: the processes; each is given its share of every batch, the first one writes.
     """
 
     def __init__(
@@ -102,11 +105,14 @@ class Trainer:
         excluded: list[str] | None = None,
         save_every: int = 200,
         log_every: int = 20,
+        micro_batch: int | None = None,
+        world: World = ALONE,
     ) -> None:
         self.retriever, self.settings, self.batches = retriever, settings, batches
         self.plan, self.identity, self.folder = plan, identity, folder
         self.excluded = excluded or []
         self.save_every, self.log_every = save_every, log_every
+        self.micro_batch, self.world = check_micro_batch(micro_batch), world
         self.parameters = trained_parameters(retriever)
         self.device = next(iter(self.parameters.values())).device
         self.schedule = Schedule.of(plan.total_steps, settings)
@@ -124,14 +130,20 @@ class Trainer:
         """Train from the beginning, or from the saved state, to the end.
 
         Raises:
-            UserError: a loss or gradient that is not finite, or the state of another training.
+            UserError: a loss or gradient that is not finite, the state of another training, or
+                another process that has ended.
             KeyboardInterrupt: SIGINT or SIGTERM; the state has been saved.
         """
         step = load_state(self._state_folder, self.identity, self.parameters, self.optimiser)
-        if step:
+        self.world.check_equal(
+            "training, length and saved state", f"{self.identity}, {self.plan}, step {step}"
+        )
+        if step and self.world.leads:
             LOG.info("%s: going on after step %d of %d", self._what, step, self.plan.total_steps)
         self.curve.resume(step)
-        progress = Progress(self._what, step, self.plan.total_steps, self.device)
+        progress = Progress(
+            self._what, step, self.plan.total_steps, self.device, shown=self.world.leads
+        )
         self._read_at = time.monotonic()
         self.retriever.train()
         try:
@@ -141,7 +153,8 @@ class Trainer:
             progress.close()
             self.retriever.eval()
         self._save_adapter(self.folder / ADAPTER_NAME, self.plan.total_steps, "last")
-        remove_state(self._state_folder)
+        if self.world.leads:
+            remove_state(self._state_folder)
 
     @property
     def _what(self) -> str:
@@ -164,34 +177,37 @@ class Trainer:
         """Step number `step` (from 0)."""
         factor = self.schedule.factor(step)
         set_learning_rate(self.optimiser, factor)
-        # Nothing random in the model may depend on the steps before: a resumed training has none.
-        torch.manual_seed(step_seed(self.identity.seed, step))
-        found = improve(
+        found, shared = improve(
             self.retriever,
             self.parameters.values(),
             self.optimiser,
-            to_device(batch, self.device),
+            batch,
             self.settings,
+            micro_batch=self.micro_batch,
+            world=self.world,
+            # Nothing random in the model may depend on the steps before: a resumed one has none.
+            seed=step_seed(self.identity.seed, step),
         )
         self._names = list(found)
         numbers = torch.stack([number.detach().float() for number in found.values()])
         lr = self.settings.lr * factor
-        self._pending.append(_Pending(step + 1, lr, numbers, batch["video_index"]))
+        self._pending.append(_Pending(step + 1, lr, numbers, shared["video_index"]))
 
     def _after_step(self, step: int, progress: Progress, stop: StopRequest) -> None:
         """Read, save and stop where it is time to, `step` steps being done."""
         ends_epoch = step % self.plan.steps_per_epoch == 0
         ends = step == self.plan.total_steps
-        saves = step % self.save_every == 0 or ends_epoch or ends or stop.requested
+        stops = self.world.any(stop.requested)
+        saves = step % self.save_every == 0 or ends_epoch or ends or stops
         if saves or progress.is_due() or step % self.log_every == 0:
             progress.update(step, self._read_numbers())
         if ends_epoch:
             epoch = f"epoch{step // self.plan.steps_per_epoch}"
             self._save_adapter(self.folder / "checkpoints" / f"{epoch}.safetensors", step, epoch)
-        if saves:
+        if saves and self.world.leads:
             self.curve.write()
             save_state(self._state_folder, self.identity, step, self.parameters, self.optimiser)
-        if stop.requested and not ends:
+        if stops and not ends:
             LOG.warning("%s: stopped after step %d; run it again to go on", self._what, step)
             raise KeyboardInterrupt
 
@@ -222,6 +238,8 @@ class Trainer:
         )
 
     def _save_adapter(self, path: Path, step: int, selection: str) -> None:
+        if not self.world.leads:
+            return
         metadata = adapter_metadata(
             method=self.settings.method,
             step=step,
@@ -240,29 +258,27 @@ def improve(
     optimiser: torch.optim.Optimizer,
     batch: Mapping[str, Tensor],
     settings: RunSettings,
-) -> dict[str, Tensor]:
+    *,
+    micro_batch: int | None = None,
+    world: World = ALONE,
+    seed: int = 0,
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """One step on one batch: losses, exact gradients, clipping, the optimiser, the temperature.
 
+    `micro_batch`, `world` and `seed` are those of `gradients.backward`.
+
     Returns:
-        The terms of the loss before the step, and the gradient's norm as `grad_norm`.
+        The terms of the loss before the step, with the gradient's norm as `grad_norm`; and what the
+        loss has read of the global batch, `video_index` among it.
     """
-    terms = compute_losses(retriever, batch, settings.dtype)
     optimiser.zero_grad(set_to_none=True)
-    terms["loss"].backward()
+    terms, shared = backward(
+        retriever, batch, settings.dtype, micro_batch=micro_batch, world=world, seed=seed
+    )
     norm = clip_gradients(parameters, settings.clip_norm)
     optimiser.step()
     retriever.clamp_logit_scale()
-    return {**terms, "grad_norm": norm}
-
-
-def compute_losses(
-    retriever: Retriever, batch: Mapping[str, Tensor], dtype: str
-) -> dict[str, Tensor]:
-    """Loss and its terms; encoders under autocast for bf16, similarities and losses in float32."""
-    device = batch["video"].device.type
-    with torch.autocast(device, torch.bfloat16, enabled=dtype == "bf16"):
-        features = retriever(batch)
-    return retriever.loss_of(features, batch)
+    return {**terms, "grad_norm": norm}, shared
 
 
 def step_seed(seed: int, step: int) -> int:

@@ -289,6 +289,11 @@ def loader_workers(wildcards, resources):
     return EXPERIMENTS.config["workers"] if on_gpu(wildcards) else 0
 
 
+def micro_batch(wildcards, resources):
+    size = EXPERIMENTS.config["micro_batch"]
+    return f"--micro-batch {size}" if size else ""
+
+
 def strict(wildcards, resources):
     return "" if EXPERIMENTS.config["allow_missing"] else "--strict"
 
