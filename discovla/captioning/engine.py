@@ -19,8 +19,8 @@ class Caption:
     """One answer of a captioner."""
 
     text: str
-    n_tokens: int
-    """Tokens generated, the end mark not counted."""
+    n_tokens: int | None
+    """Tokens generated, the end mark not counted; None where the engine does not say."""
     finish_reason: str
     """`stop` = the model ended its answer, `length` = it was cut off."""
 

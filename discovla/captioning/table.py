@@ -200,7 +200,8 @@ class CaptionTable:
         in_order = np.array_equal(positions, np.tile(np.arange(frames), len(caption_ids)))
         if not in_order or len(self._row) != len(caption_ids):
             raise UserError(f"{path}: rows are not in order; make it again with merge-captions")
-        self._texts = table["pseudo_caption"].combine_chunks()
+        # As Parquet gives them: joining the chunks would hold every text twice for a while.
+        self._texts = table["pseudo_caption"]
 
     @property
     def frames_per_clip(self) -> int:

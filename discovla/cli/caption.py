@@ -21,6 +21,9 @@ examples:
     --model discovla/demo/weights/llava --dtype fp32 --batch-size 128 \\
     --output results/demo/captions/0123456789/1-of-2.parquet
   discovla caption --frames 1-of-8.arrow --annotations annotations.parquet \\
+    --captions-id 0123456789 --kind guided --engine server --url http://localhost:8000/v1 \\
+    --concurrency 64 --output 1.parquet
+  discovla caption --frames 1-of-8.arrow --annotations annotations.parquet \\
     --captions-id 0123456789 --kind released --released released_captions.json --output 1.parquet
 """
 _MERGE = """\
@@ -61,6 +64,7 @@ def add_parser(subparsers: Any) -> None:
         "--max-new-tokens", type=int, default=40, help="longest answer (default: %(default)s)"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    _add_server(parser)
     parser.add_argument(
         "--released", type=Path, metavar="JSON", help="the authors' file, for --kind released"
     )
@@ -79,6 +83,26 @@ def add_parser(subparsers: Any) -> None:
         "--shards", type=Path, metavar="DIR", help="folder with all shards, N-of-M.parquet"
     )
     parser.set_defaults(run=run_merge)
+
+
+def _add_server(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--engine",
+        choices=("transformers", "server"),
+        default="transformers",
+        help="answer here, or ask a server (vLLM, SGLang, transformers serve; default: here)",
+    )
+    parser.add_argument("--url", help="of the server, as http://localhost:8000/v1")
+    parser.add_argument(
+        "--concurrency",
+        type=int,
+        default=16,
+        metavar="N",
+        help="requests to the server at the same time (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--api-key-env", metavar="NAME", help="environment variable with the server's key"
+    )
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -100,6 +124,8 @@ def run_caption(args: argparse.Namespace) -> int:
             args.released, args.frames, args.annotations, args.output, captions_id=args.captions_id
         )
         return 0
+    if args.engine == "server":
+        return _ask_server(args)
     if args.model is None:
         raise UserError(f"--kind {args.kind} needs --model, a folder or a Hugging Face id")
     from discovla.captioning.llava import LlavaNextCaptioner
@@ -119,6 +145,26 @@ def run_caption(args: argparse.Namespace) -> int:
         args.kind,
         captioner,
         args.output,
+        captions_id=args.captions_id,
+    )
+    return 0
+
+
+def _ask_server(args: argparse.Namespace) -> int:
+    if args.url is None:
+        raise UserError("--engine server needs --url, as http://localhost:8000/v1")
+    from discovla.captioning.run import caption_shard
+    from discovla.captioning.server import ServerCaptioner
+
+    captioner = ServerCaptioner(
+        args.url,
+        model=args.model,
+        concurrency=args.concurrency,
+        max_new_tokens=args.max_new_tokens,
+        api_key_env=args.api_key_env,
+    )
+    caption_shard(
+        *(args.frames, args.annotations, args.kind, captioner, args.output),
         captions_id=args.captions_id,
     )
     return 0

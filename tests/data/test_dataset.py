@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -114,6 +115,22 @@ def test_equal_texts_are_tokenised_once() -> None:
     assert seen == ["a", "b"]
     assert len(tokens) == 4
     assert torch.equal(tokens.ids(torch.tensor([3])), tokens.ids(torch.tensor([0])))
+
+
+@given(st.lists(st.text("ab", max_size=3)), st.integers(1, 5))
+def test_chunks_of_texts_change_no_token(texts: list[str], chunk: int) -> None:
+    with mock.patch("discovla.data.dataset._CHUNK", chunk):
+        tokens = Tokens(iter(texts), tokenize, WORDS)
+    assert len(tokens) == len(texts)
+    assert torch.equal(tokens.ids(slice(None)), tokenize(texts, WORDS))
+
+
+@pytest.mark.parametrize("largest", [49407, 65535, 65536, 2**31 - 1])
+def test_ids_of_any_vocabulary_are_kept(largest: int) -> None:
+    ids = torch.tensor([[1, largest, 0]])
+    kept = Tokens(["a"], lambda texts, words: ids, 3).ids(slice(None))
+    assert kept.dtype == torch.int64
+    assert torch.equal(kept, ids)
 
 
 @given(st.lists(st.lists(st.text("!ab", max_size=15), min_size=2, max_size=2), min_size=1))

@@ -1,0 +1,206 @@
+"""Captions from any server that speaks OpenAI's chat protocol: vLLM, SGLang, `transformers serve`.
+
+The first question about a frame is sent alone. Once it is answered the server holds the frame's
+prefix, and the other questions about it follow at once, so that a server with prefix caching reads
+each frame once. Frames are started in their order, and only when no question of a started frame
+waits.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from discovla.captioning.engine import Caption
+from discovla.captioning.http import Endpoint
+from discovla.errors import UserError
+
+log = logging.getLogger(__name__)
+
+GREEDY: dict[str, Any] = {"temperature": 0}
+#: An empty answer or a loop would come back the same from greedy decoding.
+SECOND_TRY: dict[str, Any] = {"temperature": 0.7, "frequency_penalty": 0.5, "seed": 1}
+
+
+class ServerCaptioner:
+    """Greedy answers of a model behind an HTTP endpoint.
+
+    Args:
+        url: up to and with the version, such as `http://localhost:8000/v1`.
+        model: id of the served model; None = the only one that is served.
+        concurrency: requests under way at the same time.
+        max_new_tokens: answers are cut off here.
+        api_key_env: name of the environment variable that holds the key, if the server wants one.
+        timeout: seconds that the server may stay silent.
+        attempts: of each request, before the work stops.
+
+    Raises:
+        UserError: no such server or model, a refused key, bad values.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        model: str | None = None,
+        concurrency: int = 16,
+        max_new_tokens: int = 40,
+        api_key_env: str | None = None,
+        timeout: float = 120,
+        attempts: int = 8,
+    ) -> None:
+        if concurrency < 1 or max_new_tokens < 1:
+            raise UserError("concurrency and max_new_tokens must be at least 1")
+        self.endpoint = Endpoint(url, _key(api_key_env), timeout=timeout, attempts=attempts)
+        self.concurrency, self.max_new_tokens = concurrency, max_new_tokens
+        self.model = self._served(model)
+
+    def _served(self, model: str | None) -> str:
+        """The id to ask for; `UserError` if the server has it not, or several to choose from."""
+        served = self.endpoint.get("models", _model_ids)
+        if model in served:
+            return str(model)
+        if model is None and len(served) == 1:
+            return served[0]
+        raise UserError(
+            f"{self.endpoint.url}: serves {', '.join(map(repr, served)) or 'no model'}, "
+            f"{'several' if model is None else repr(model)} asked for. Set model: in "
+            "config/captioners.yaml (--model) to one of them, or start the server with it."
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the answers; the address is not part of it, so that any server can go on."""
+        return {
+            "engine": "server",
+            "model": self.model,
+            "revision": None,
+            "dtype": None,  # the server's own business
+            "decoding": "greedy",
+            "max_new_tokens": self.max_new_tokens,
+            "seed": None,
+        }
+
+    def caption(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        prompts: Sequence[str],
+        *,
+        second_try: bool = False,
+    ) -> list[Caption]:
+        """Answer `prompts[i]` about `images[i]`; see `discovla.captioning.engine.Captioner`.
+
+        `n_tokens` is the server's own count, which may hold the end mark, or None without one.
+
+        Raises:
+            UserError: a request was refused, or failed at every attempt.
+        """
+        decoding = SECOND_TRY if second_try else GREEDY
+        frames: dict[int, _Frame] = {}
+        for number, (image, _) in enumerate(zip(images, prompts, strict=True)):
+            frames.setdefault(id(image), _Frame(image)).questions.append(number)
+
+        def answer(frame: _Frame, number: int) -> Caption:
+            return self.endpoint.post(
+                "chat/completions", self._body(frame, prompts[number], decoding), _caption
+            )
+
+        answers = _in_order(frames.values(), answer, self.concurrency, self.endpoint.stop)
+        return [answers[number] for number in range(len(prompts))]
+
+    def _body(self, frame: _Frame, prompt: str, decoding: Mapping[str, Any]) -> dict[str, Any]:
+        content = [
+            {"type": "image_url", "image_url": {"url": frame.url}},
+            {"type": "text", "text": prompt},
+        ]
+        return {
+            "model": self.model,
+            "messages": [{"role": "user", "content": content}],
+            "max_tokens": self.max_new_tokens,
+            **decoding,
+        }
+
+
+class _Frame:
+    """An image, and the numbers of the questions about it."""
+
+    def __init__(self, image: NDArray[np.uint8]) -> None:
+        self.image = image
+        self.questions: list[int] = []
+
+    @cached_property
+    def url(self) -> str:
+        """The image as a data URL; PNG, because it keeps every bit."""
+        buffer = io.BytesIO()
+        Image.fromarray(self.image).save(buffer, "PNG", compress_level=1)
+        return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _in_order(
+    frames: Iterable[_Frame],
+    answer: Callable[[_Frame, int], Caption],
+    concurrency: int,
+    stop: threading.Event,
+) -> dict[int, Caption]:
+    """Answers by number of the question; see the module for the order."""
+    fresh, followers = deque(frames), deque[tuple[_Frame, int]]()
+    running: dict[Future[Caption], tuple[_Frame, int]] = {}
+    answers: dict[int, Caption] = {}
+    stop.clear()
+    with ThreadPoolExecutor(concurrency) as pool:
+        try:
+            while fresh or followers or running:
+                while (fresh or followers) and len(running) < concurrency:
+                    frame, number = followers.popleft() if followers else _first(fresh.popleft())
+                    running[pool.submit(answer, frame, number)] = frame, number
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    frame, number = running.pop(future)
+                    answers[number] = future.result()
+                    if number == frame.questions[0]:
+                        followers.extend((frame, other) for other in frame.questions[1:])
+        except BaseException:
+            stop.set()  # nobody waits for another attempt
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return answers
+
+
+def _first(frame: _Frame) -> tuple[_Frame, int]:
+    return frame, frame.questions[0]
+
+
+def _key(variable: str | None) -> str | None:
+    """The key in an environment variable; `UserError` if it is named but not set."""
+    if variable is None:
+        return None
+    if not os.environ.get(variable):
+        raise UserError(
+            f"the environment variable {variable} is not set; it should hold the key of the "
+            "caption server (api_key_env in config/captioners.yaml)"
+        )
+    return os.environ[variable]
+
+
+def _model_ids(body: Any) -> list[str]:
+    return [str(entry["id"]) for entry in body["data"]]
+
+
+def _caption(body: Any) -> Caption:
+    """The answer in a response; KeyError, TypeError, … where it is none."""
+    choice = body["choices"][0]
+    text, reason = choice["message"]["content"], choice["finish_reason"]
+    if not isinstance(text, str | None) or not isinstance(reason, str):
+        raise ValueError(f"content {text!r}, finish_reason {reason!r}")
+    count = (body.get("usage") or {}).get("completion_tokens")
+    return Caption((text or "").strip(), count if isinstance(count, int) else None, reason)
