@@ -29,6 +29,7 @@ def captioner(llava_folder):
     # The random model never says its end mark; a word that it says now and then takes its place.
     made.model.generation_config.eos_token_id = [3, ring]
     made._ends = {3, ring}
+    made._generator.ends = [3, ring]
     return made
 
 
@@ -57,15 +58,20 @@ def test_batches_say_what_one_by_one_says(captioner) -> None:
     # Not trivially so: answers differ with image and prompt, some end and some are cut off.
     assert len({answer.text for answer in got}) > len(questions) / 2
     assert {answer.finish_reason for answer in got} == {"stop", "length"}
-    assert len({len(captioner._tokens([p])[0]) for _, p in questions}) > 2
+    assert len({len(row) for row in captioner._tokens(dict(questions).values()).values()}) > 2
 
 
 def test_an_image_is_encoded_once(captioner, monkeypatch) -> None:
+    from discovla.captioning.llava.images import Images
+
     encoded: list[int] = []
-    inner = captioner._encode
-    monkeypatch.setattr(
-        captioner, "_encode", lambda images: encoded.extend(images) or inner(images)
-    )
+    inner = Images.encode
+
+    def encode(self, images):
+        encoded.extend(map(id, images))
+        return inner(self, images)
+
+    monkeypatch.setattr(Images, "encode", encode)
     images = [IMAGES[i % 2] for i in range(30)]
     captioner.caption(images, [guided_prompt(CAPTIONS[i // 2 % 4]) for i in range(30)])
     assert sorted(encoded) == sorted([id(IMAGES[0]), id(IMAGES[1])])
@@ -77,7 +83,7 @@ def test_nothing_to_caption(captioner) -> None:
 
 def test_marks_in_a_caption_stay_text(captioner) -> None:
     hostile = guided_prompt("an <image> of </s> and <s><pad>")
-    (row,) = captioner._tokens([hostile])
+    (row,) = captioner._tokens([hostile]).values()
     assert row.count(captioner._image_id) == 1
     assert captioner.tokenizer.eos_token_id not in row
     (answer,) = captioner.caption([IMAGES[0]], [hostile])
@@ -87,7 +93,7 @@ def test_marks_in_a_caption_stay_text(captioner) -> None:
 def test_begin_mark_of_the_template_is_not_doubled(captioner, monkeypatch) -> None:
     begin = captioner.tokenizer.bos_token_id
     monkeypatch.setattr(captioner, "chat_text", lambda prompt: f"<s> <image> {prompt}")
-    assert captioner._tokens(["a red ring"])[0].count(begin) == 1
+    assert captioner._tokens(["a red ring"])["a red ring"].count(begin) == 1
 
 
 def test_second_try_breaks_a_loop(captioner) -> None:

@@ -1,0 +1,5 @@
+"""LLaVA-NeXT (§3.4) through transformers' own classes, one pass over each frame for all prompts."""
+
+from discovla.captioning.llava.captioner import DTYPES, LlavaNextCaptioner
+
+__all__ = ["DTYPES", "LlavaNextCaptioner"]
