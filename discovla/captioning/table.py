@@ -5,6 +5,7 @@ Shards are made side by side; `merge` joins them, and `CaptionTable` is how trai
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from discovla.captioning.completeness import Expected
@@ -21,6 +23,8 @@ from discovla.data.shards import complete_shards
 from discovla.data.tables import parse_metadata, readable, with_metadata
 from discovla.errors import UserError
 from discovla.files import atomic_path
+
+log = logging.getLogger(__name__)
 
 SCHEMA = pa.schema(
     [
@@ -38,9 +42,12 @@ SCHEMA = pa.schema(
 )
 #: `retried` = of use at the second try; `empty` and `repeated` stayed so.
 STATUSES = ("ok", "retried", "empty", "repeated")
+FAULTS = ("empty", "repeated")
 WHAT = "a table of pseudo captions"
 #: Lists of the metadata that differ from shard to shard and are joined by `merge`.
 _JOINED = ("excluded", "absent")
+#: Faulty rows named in the metadata, of each status, and in the log.
+_LISTED, _SHOWN = 1000, 5
 
 
 @contextmanager
@@ -115,7 +122,9 @@ def merge(
         output: the table, ordered by caption within each shard, then by position.
 
     Returns:
-        The metadata written.
+        The metadata written: what the shards share; `counts` of rows, of each status, and of
+        answers that were cut off; and `remaining`, the first (caption_id, position) of each status
+        that is of no use to training. Those rows stay in the table.
 
     Raises:
         UserError: shards disagree; a row is unknown, double or of other annotations; or a
@@ -142,7 +151,8 @@ def _common_metadata(shards: Sequence[str | Path], captions_id: str) -> dict[str
     if not shards:
         raise UserError("no caption shards to merge")
     joined: dict[str, set[str]] = {name: set() for name in _JOINED}
-    status: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
+    remaining: dict[str, list[list[Any]]] = {name: [] for name in FAULTS}
     common: dict[str, Any] = {}
     for path in shards:
         metadata = read_metadata(path)
@@ -151,8 +161,7 @@ def _common_metadata(shards: Sequence[str | Path], captions_id: str) -> dict[str
                 f"{path}: captions_id is {metadata['captions_id']}, expected {captions_id}. "
                 "Remove it and run again."
             )
-        for count in read(path, ["status"])["status"].value_counts().to_pylist():
-            status[count["values"]] += count["counts"]
+        _count(path, counts, remaining)
         for name in _JOINED:
             joined[name].update(metadata.pop(name))
         common = common or metadata
@@ -164,7 +173,36 @@ def _common_metadata(shards: Sequence[str | Path], captions_id: str) -> dict[str
                 f"{common.get(name)!r}. Remove the one that is out of date and run again."
             )
     lists = {name: sorted(values) for name, values in joined.items()}
-    return {**common, **lists, "counts": {"rows": status.total(), **dict(sorted(status.items()))}}
+    _report(counts, remaining)
+    return {**common, **lists, "counts": dict(counts), "remaining": remaining}
+
+
+def _count(
+    path: str | Path, counts: Counter[str], remaining: Mapping[str, list[list[Any]]]
+) -> None:
+    """Add one shard to the counts, and its first faulty rows to those that remain."""
+    rows = read(path, ["caption_id", "position", "status", "finish_reason"])
+    counts["rows"] += rows.num_rows
+    for name in STATUSES:
+        if found := pc.sum(pc.equal(rows["status"], name)).as_py():
+            counts[name] += found
+    if cut := pc.sum(pc.equal(rows["finish_reason"], "length")).as_py():
+        counts["cut_off"] += cut
+    for name, known in remaining.items():
+        faulty = rows.filter(pc.equal(rows["status"], name)).slice(0, _LISTED - len(known))
+        known += [[row["caption_id"], row["position"]] for row in faulty.to_pylist()]
+
+
+def _report(counts: Mapping[str, int], remaining: Mapping[str, list[list[Any]]]) -> None:
+    """Say what is left of faulty answers; all rows stay."""
+    for name, rows in remaining.items():
+        if rows:
+            log.warning(
+                "%d of %d captions stay %s; the first (caption_id, position): %s",
+                *(counts[name], counts["rows"], name, rows[:_SHOWN]),
+            )
+    if cut := counts.get("cut_off"):
+        log.info("%d of %d captions were cut off at the longest answer", cut, counts["rows"])
 
 
 class CaptionTable:

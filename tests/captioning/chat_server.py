@@ -26,6 +26,7 @@ class Handler(BaseHTTPRequestHandler):
     """Answers with a function of (image, prompt)."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else every answer waits 40 ms
     server: ChatServer
 
     def do_GET(self) -> None:

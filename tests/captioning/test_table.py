@@ -71,6 +71,33 @@ def test_merged_table_gives_the_captions_of_each_caption(world, shards) -> None:
         captions.for_caption("exam#0")
 
 
+def test_what_remains_faulty_is_counted_and_named(world, shards, caplog) -> None:
+    """Nothing is dropped: the rows are there, and the metadata says which they are."""
+    path = fullest(shards)
+
+    def spoil(rows):
+        rows[0] |= {"status": "empty", "pseudo_caption": ""}
+        rows[1] |= {"status": "repeated", "finish_reason": "length"}
+        rows[2] |= {"status": "retried", "finish_reason": "length"}
+
+    rewrite(path, spoil)
+    rows = table.read(path).to_pylist()
+    metadata = merge(world, shards)
+    assert metadata["counts"] == {
+        **{"rows": 18, "ok": 15, "retried": 1, "empty": 1, "repeated": 1},
+        "cut_off": 2,
+    }
+    keys = [[row["caption_id"], row["position"]] for row in rows]
+    assert metadata["remaining"] == {"empty": keys[:1], "repeated": keys[1:2]}
+    assert "1 of 18 captions stay empty" in caplog.text
+    assert f"1 of 18 captions stay repeated; the first (caption_id, position): [{keys[1]}]" in (
+        caplog.text
+    )
+    merged = table.read(world.folder / "merged.parquet").to_pylist()
+    assert len(merged) == 18
+    assert all(row in merged for row in rows)
+
+
 def test_rows_out_of_order_come_back_in_order(world, shards) -> None:
     merge(world, shards)
     before = table.read(world.folder / "merged.parquet").to_pylist()

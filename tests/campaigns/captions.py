@@ -1,0 +1,269 @@
+"""Killing the caption stage: whatever moment SIGKILL comes, the merged table is the same.
+
+    python -m tests.campaigns.captions --kills 20 [--seed 0] [--model FOLDER]
+
+A small made-up set is captioned in two shards, one process of the command line each, as the
+workflow does it. Processes are killed at seeded moments and started again until all shards are
+there. Without `--model` they ask a server of this process, which counts every question; with it
+they run that LLaVA-NeXT themselves (`discovla/demo/weights/llava` is the demo's).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from discovla.captioning import table
+from discovla.captioning.run import PART_SIZE
+from discovla.data.annotations.base import Clip, to_table, write_annotations
+from discovla.data.frame_file import record_batch, shard_file
+from discovla.data.shards import shard_name, shard_of
+from tests.captioning.chat_server import ChatServer
+from tests.captioning.conftest import echo, noise
+
+SHARDS, FRAMES, CAPTIONS, SIDE = 2, 6, 4, 48
+CAPTIONS_ID = "0123456789"
+PATIENCE = 300
+#: Of a part: it is full with its last clip.
+LARGEST_PART = PART_SIZE + FRAMES * CAPTIONS
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The inputs of the caption stage, and who answers."""
+
+    root: Path
+    engine: tuple[str, ...]
+
+    @classmethod
+    def make(cls, root: Path, clips: int, engine: tuple[str, ...]) -> Dataset:
+        """Training clips of noise, with as many captions each, and one of them twice."""
+        names = [f"clip {number}" for number in range(clips)]
+        pairs = [
+            (Clip(name, "train", (name,)), f"a red ring moves in {name}, take {n % (CAPTIONS - 1)}")
+            for name in names
+            for n in range(CAPTIONS)
+        ]
+        write_annotations(
+            to_table(pairs), root / "annotations.parquet", dataset="c", rules={}, sources={}
+        )
+        for number in range(1, SHARDS + 1):
+            cls._write_shard(root, number, [n for n in names if shard_of(n, SHARDS) == number])
+        return cls(root, engine)
+
+    @staticmethod
+    def _write_shard(root: Path, number: int, clip_ids: list[str]) -> None:
+        shard = shard_name(number, SHARDS)
+        metadata = {"frames_id": "f" * 10, "frames": FRAMES, "shard": shard}
+        metadata |= {"clips": len(clip_ids), "clip_ids": clip_ids}
+        with shard_file(root / f"{shard}.arrow", metadata) as writer:
+            for clip_id in clip_ids:
+                first = int(clip_id.split()[1]) * FRAMES
+                rows = [_frame(clip_id, position, first) for position in range(FRAMES)]
+                writer.write_batch(record_batch(rows))
+
+    def start(self, shard: str, folder: Path) -> subprocess.Popen[bytes]:
+        """The process that makes one shard."""
+        command = [sys.executable, "-m", "discovla", "caption", "--kind", "guided", *self.engine]
+        command += ["--frames", str(self.root / f"{shard}.arrow")]
+        command += ["--annotations", str(self.root / "annotations.parquet")]
+        command += ["--captions-id", CAPTIONS_ID, "--output", str(folder / f"{shard}.parquet")]
+        return subprocess.Popen(command, stderr=subprocess.DEVNULL)
+
+    def merged(self, folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """Rows and metadata of the merged table."""
+        path = folder / "merged.parquet"
+        annotations = self.root / "annotations.parquet"
+        metadata = table.merge(table.shards_in(folder), annotations, CAPTIONS_ID, path)
+        return table.read(path).to_pylist(), metadata
+
+
+def _frame(clip_id: str, position: int, first: int) -> dict[str, Any]:
+    return {
+        "clip_id": clip_id,
+        "position": position,
+        "frame_index": position,
+        "timestamp": position / 10,
+        "width": SIDE,
+        "height": SIDE,
+        "encoding": "raw",
+        "data": noise(first + position, SIDE, SIDE).tobytes(),
+        "reader": "test",
+        "bad_packets": 0,
+    }
+
+
+def shards() -> list[str]:
+    """Names of all shards."""
+    return [shard_name(number, SHARDS) for number in range(1, SHARDS + 1)]
+
+
+@dataclass
+class Outcome:
+    """What a campaign saw."""
+
+    kills: int = 0
+    """Processes that died of SIGKILL."""
+    with_parts: int = 0
+    """Of those, how many left finished parts, which the next process took over."""
+    tables: int = 0
+    """Complete tables that were compared."""
+    largest_repeat: int = 0
+    """Most questions that were asked again after one kill; 0 where nobody counts."""
+    kept: dict[str, int] = field(default_factory=dict)
+    """Finished parts of the shard at work, and when each was written."""
+
+
+def campaign(
+    kills: int, seed: int, folder: Path, *, clips: int = 160, model: str | None = None
+) -> Outcome:
+    """Kill the caption stage `kills` times and compare every table with an undisturbed one.
+
+    Raises:
+        AssertionError: a table differs, a finished part is made again, more questions are repeated
+            than one part has, or files stay.
+    """
+    generator = random.Random(seed)
+    outcome = Outcome()
+    with _engine(model) as (engine, asked):
+        data = Dataset.make(folder / "data", clips, engine)
+        slowest = _undisturbed(data, folder / "reference")
+        expected = data.merged(folder / "reference")
+        once = _count(asked)
+        assert not once or max(once.values()) == 1, "a question is asked twice without a kill"
+        while outcome.kills < kills:
+            store = folder / f"store{outcome.tables}"
+            for shard in shards():
+                asked.clear()
+                wanted = min(kills - outcome.kills, generator.randrange(1, 4))
+                died = _shard(data, shard, store, wanted, slowest, generator, outcome)
+                _check_repeats(_count(asked), died, outcome)
+            assert data.merged(store) == expected, "the table differs from an undisturbed one"
+            left = {path.name for path in store.iterdir()} - {f"{s}.parquet" for s in shards()}
+            assert left <= {"merged.parquet"} | {n for n in left if n[0] == "."}, left
+            outcome.tables += 1
+    return outcome
+
+
+@contextmanager
+def _engine(model: str | None) -> Iterator[tuple[tuple[str, ...], list[Any]]]:
+    """Options of the command, and the list that every question is added to."""
+    if model:
+        yield ("--model", model, "--device", "cpu", "--max-new-tokens", "20"), []
+        return
+    with ChatServer(echo) as server:
+        yield ("--engine", "server", "--url", server.url, "--concurrency", "4"), server.requests
+
+
+def _undisturbed(data: Dataset, folder: Path) -> float:
+    """The whole stage without a kill; seconds of its slowest shard."""
+    slowest = 0.0
+    for shard in shards():
+        begin = time.monotonic()
+        assert data.start(shard, folder).wait(PATIENCE) == 0, f"{shard} fails without any kill"
+        slowest = max(slowest, time.monotonic() - begin)
+    return slowest
+
+
+def _shard(
+    data: Dataset,
+    shard: str,
+    store: Path,
+    wanted: int,
+    slowest: float,
+    generator: random.Random,
+    outcome: Outcome,
+) -> int:
+    """Make one shard with up to `wanted` kills on the way; how many processes died."""
+    output, before = store / f"{shard}.parquet", outcome.kills
+    outcome.kept = {}
+    for _ in range(wanted):
+        if not output.exists():
+            _kill(data.start(shard, store), _moment(generator, slowest, output), output, outcome)
+    if not output.exists():
+        assert data.start(shard, store).wait(PATIENCE) == 0, f"{shard} fails after a kill"
+    return outcome.kills - before
+
+
+def _moment(generator: random.Random, slowest: float, output: Path) -> Callable[[], bool]:
+    """When to kill: after a while, or while the next file is being written."""
+    if generator.random() < 0.7:
+        end = time.monotonic() + generator.uniform(0, slowest)
+        return lambda: time.monotonic() >= end
+    before = _temporary(output)
+    return lambda: bool(_temporary(output) - before)
+
+
+def _temporary(output: Path) -> set[Path]:
+    folders = (output.parent, Path(f"{output}.parts"))
+    return {path for folder in folders for path in folder.glob(".*")}
+
+
+def _kill(
+    process: subprocess.Popen[bytes], due: Callable[[], bool], output: Path, outcome: Outcome
+) -> None:
+    """Kill a process when it is due, unless it ends before."""
+    while process.poll() is None and not due():
+        time.sleep(0.0005)
+    process.send_signal(signal.SIGKILL)
+    if process.wait(PATIENCE) == 0:
+        return
+    outcome.kills += 1
+    parts = Path(f"{output}.parts").glob("[!.]*.parquet")
+    found = {path.name: path.stat().st_mtime_ns for path in parts}
+    if not output.exists():  # else it died while it removed the parts
+        again = {name for name, written in outcome.kept.items() if found.get(name) != written}
+        assert not again, f"finished parts were made again: {sorted(again)}"
+        outcome.kept = found
+    outcome.with_parts += bool(found)
+
+
+def _count(asked: list[Any]) -> Counter[str]:
+    return Counter(json.dumps(question) for question in asked)
+
+
+def _check_repeats(questions: Counter[str], died: int, outcome: Outcome) -> None:
+    repeated = questions.total() - len(questions)
+    assert repeated <= died * LARGEST_PART, f"{repeated} questions repeated after {died} kills"
+    if died:
+        outcome.largest_repeat = max(outcome.largest_repeat, int(np.ceil(repeated / died)))
+
+
+def main() -> None:
+    """Run the campaign of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--clips", type=int, default=160)
+    parser.add_argument("--model", metavar="FOLDER", help="a LLaVA-NeXT; none = a server")
+    args = parser.parse_args()
+    begin = time.monotonic()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        outcome = campaign(args.kills, args.seed, folder, clips=args.clips, model=args.model)
+    repeats = (
+        "" if args.model else f"; {outcome.largest_repeat} questions repeated per kill at most"
+    )
+    print(
+        f"{outcome.kills} kills, {outcome.with_parts} of them with finished parts; "
+        f"{outcome.tables} merged tables, all as without kills{repeats} (a part has {PART_SIZE}; "
+        f"{time.monotonic() - begin:.0f} s)"
+    )
+
+
+if __name__ == "__main__":
+    main()
