@@ -1,7 +1,8 @@
 """Our own forward pass over open_clip's modules, calling a method's hooks at every step.
 
-Batch first, one fused attention. Without hooks it equals open_clip's own forward pass, except that
-captions may be shorter than the positional table.
+Batch first, one fused attention; the last block only for the tokens that are read out, where the
+method looks at no others (`lead`). Without hooks it equals open_clip's own forward pass, except
+that captions may be shorter than the positional table.
 """
 
 from __future__ import annotations
@@ -13,13 +14,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from discovla.models.hooks import TEXT, VISION, Method, State, TextInput
+from discovla.models.lead import can_narrow, lead_suffices, narrow
 
 
 class Attention:
-    """The attention core of one block (`hooks.Core`)."""
+    """The attention core of one block (`hooks.Core`).
 
-    def __init__(self, i: int, block: Any, method: Method, state: State) -> None:
+    `places` (N,) says which token of its caption the query is, if it is but one.
+    """
+
+    def __init__(
+        self, i: int, block: Any, method: Method, state: State, places: Tensor | None = None
+    ) -> None:
         self._i, self._attn, self._method, self._state = i, block.attn, method, state
+        self._places = places
         self.heads: int = block.attn.num_heads
 
     def mix(
@@ -32,11 +40,15 @@ class Attention:
             k: keys.
             v: values.
             bias: added to the logits, (N, Tk) or (N, Tq, Tk).
-            causal: query t sees keys up to t; needs Tq = Tk.
+            causal: query t sees keys up to t; needs Tq = Tk, or the lead tokens' queries alone.
 
         Returns:
             (N, Tq, D), heads joined, before the output projection.
         """
+        if causal and self._places is not None:
+            later = torch.arange(k.shape[1], device=k.device) > self._places[:, None]
+            seen = q.new_zeros(later.shape).masked_fill(later, float("-inf"))
+            bias, causal = seen if bias is None else seen + bias, False
         q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))
         if bias is not None:
             bias = (bias[:, None, None] if bias.dim() == 2 else bias[:, None]).to(q.dtype)
@@ -51,13 +63,16 @@ class Attention:
         return self._method.inner(self._i, self._state, "out", self._attn.out_proj(y))
 
 
-def _run_block(i: int, block: Any, method: Method, state: State) -> None:
+def _run_block(i: int, block: Any, method: Method, state: State, lead_only: bool) -> None:
     method.pre_layer(i, state)
     h = method.inner(i, state, "ln_1", block.ln_1(state.x))
     qkv = F.linear(h, block.attn.in_proj_weight, block.attn.in_proj_bias)
     qkv = method.qkv(i, state, h, method.inner(i, state, "qkv", qkv))
     q, k, v = qkv.chunk(3, dim=-1)
-    y = method.attend(i, state, q, k, v, Attention(i, block, method, state))
+    places = None
+    if lead_only and can_narrow(state):
+        q, places = narrow(state, q)
+    y = method.attend(i, state, q, k, v, Attention(i, block, method, state, places))
     state.x = state.x + method.attn_out(i, state, y)
     method.mid_layer(i, state, k)
     h = method.inner(i, state, "ln_2", block.ln_2(state.x))
@@ -68,8 +83,9 @@ def _run_block(i: int, block: Any, method: Method, state: State) -> None:
 
 
 def _run_blocks(blocks: Any, method: Method, state: State) -> None:
+    last, narrows = len(blocks) - 1, lead_suffices(method)
     for i, block in enumerate(blocks):
-        _run_block(i, block, method, state)
+        _run_block(i, block, method, state, lead_only=narrows and i == last)
 
 
 def encode_frames(clip: Any, method: Method, video: Tensor, mask: Tensor | None) -> Tensor:
