@@ -59,11 +59,17 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--model", help="Hugging Face id or folder of a LLaVA-NeXT model")
     parser.add_argument("--revision", help="branch, tag or commit of a Hugging Face id")
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32", help="arithmetic")
-    parser.add_argument("--batch-size", type=int, default=16, help="captions generated together")
+    parser.add_argument(
+        "--batch-size",
+        type=_batch_size,
+        metavar="N|auto",
+        help="captions generated together at most (default: auto, as many as memory allows)",
+    )
     parser.add_argument(
         "--max-new-tokens", type=int, default=40, help="longest answer (default: %(default)s)"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    _add_answers(parser)
     _add_server(parser)
     parser.add_argument(
         "--released", type=Path, metavar="JSON", help="the authors' file, for --kind released"
@@ -83,6 +89,24 @@ def add_parser(subparsers: Any) -> None:
         "--shards", type=Path, metavar="DIR", help="folder with all shards, N-of-M.parquet"
     )
     parser.set_defaults(run=run_merge)
+
+
+def _batch_size(text: str) -> int | None:
+    return None if text == "auto" else int(text)
+
+
+def _add_answers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--grid",
+        choices=("processor", "single"),
+        default="processor",
+        help="tiles of an image: as the model was made with, or one (926 to 1,026 tokens)",
+    )
+    parser.add_argument(
+        "--sample-seed", type=int, metavar="SEED", help="draw the words (default: greedy)"
+    )
+    parser.add_argument("--temperature", type=float, default=1.0, help="with --sample-seed")
+    parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help="with --sample-seed")
 
 
 def _add_server(parser: argparse.ArgumentParser) -> None:
@@ -128,8 +152,12 @@ def run_caption(args: argparse.Namespace) -> int:
         return _ask_server(args)
     if args.model is None:
         raise UserError(f"--kind {args.kind} needs --model, a folder or a Hugging Face id")
-    from discovla.captioning.llava import LlavaNextCaptioner
+    from discovla.captioning.llava import LlavaNextCaptioner, Sampling
     from discovla.captioning.run import caption_shard
+
+    sampling = None
+    if args.sample_seed is not None:
+        sampling = Sampling(args.sample_seed, args.temperature, args.top_p)
 
     captioner = LlavaNextCaptioner(
         args.model,
@@ -138,6 +166,8 @@ def run_caption(args: argparse.Namespace) -> int:
         device=args.device,
         max_new_tokens=args.max_new_tokens,
         batch_size=args.batch_size,
+        grid=args.grid,
+        sampling=sampling,
     )
     caption_shard(
         args.frames,

@@ -79,7 +79,7 @@ def attention(
         causal: query i sees keys up to i only; Q = K.
 
     Returns:
-        (B, H, Q, D) in the dtype of `query`, and (B, H, Q) in float32.
+        (B, H, Q, D) in the dtype of `query`, and (B, H, Q) in float32 or better.
     """
     if key.shape[2] == 0:
         nothing = torch.full(query.shape[:3], -torch.inf, device=query.device)
@@ -136,8 +136,9 @@ def merge(first: Tensor, first_total: Tensor, second: Tensor, second_total: Tens
         second: (…, D).
         second_total: log-sum-exp of `second`, (…); may be minus infinity.
     """
-    weight = torch.sigmoid(second_total - first_total)[..., None]
-    return torch.lerp(first.float(), second.float(), weight).to(first.dtype)
+    wide = torch.promote_types(first.dtype, torch.float32)
+    weight = torch.sigmoid(second_total.to(wide) - first_total.to(wide))[..., None]
+    return torch.lerp(first.to(wide), second.to(wide), weight).to(first.dtype)
 
 
 def _has_flash(query: Tensor) -> bool:

@@ -23,7 +23,7 @@ from discovla.captioning.llava.frames import (
 from discovla.captioning.llava.generation import Generator
 from discovla.captioning.llava.images import Images, set_grid
 from discovla.captioning.llava.memory import Limits, limits_of
-from discovla.captioning.loading import Loaded, load_llava_next
+from discovla.captioning.loading import load_llava_next
 from discovla.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,6 @@ class LlavaNextCaptioner:
         batch_size: prompts decoded together at most; None = as many as fit and are of use.
         grid: how images are cut into tiles, see `discovla.captioning.llava.images.GRIDS`.
         sampling: None = greedy.
-        loaded: a model that is in memory already; `model` is then only its name.
 
     Raises:
         UserError: the model is not there, is damaged, or is no LLaVA-NeXT; no such device.
@@ -60,14 +59,13 @@ class LlavaNextCaptioner:
         batch_size: int | None = None,
         grid: str = "processor",
         sampling: Sampling | None = None,
-        loaded: Loaded | None = None,
     ) -> None:
         if dtype not in DTYPES:
             raise UserError(f"captioner dtype is {dtype!r}; allowed: {', '.join(DTYPES)}")
         if max_new_tokens < 1 or (batch_size is not None and batch_size < 1):
             raise UserError("max_new_tokens and batch_size must be at least 1")
         self.device = _device(device)
-        loaded = loaded or load_llava_next(model, revision, DTYPES[dtype])
+        loaded = load_llava_next(model, revision, DTYPES[dtype])
         self.model: Any = loaded.model.to(self.device).eval()
         self.processor: Any = loaded.processor
         self.tokenizer: Any = loaded.processor.tokenizer

@@ -19,6 +19,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from discovla.errors import UserError
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -27,6 +29,13 @@ class Sampling:
     seed: int
     temperature: float = 1.0
     top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0 or not 0 < self.top_p <= 1:
+            raise UserError(
+                f"sampling with temperature {self.temperature} and top_p {self.top_p}; allowed: a "
+                "temperature above 0, and top_p above 0 and up to 1"
+            )
 
 
 class Chooser:
