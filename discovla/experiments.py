@@ -34,6 +34,9 @@ from discovla.settings import FRAME_STORAGE, RunSettings
 
 __all__ = ["ID", "PAPER_BACKBONE", "POSTS", "Experiments", "Row", "Run", "located"]
 
+#: What else of a captioner decides its answers; hashed where it is not this.
+CAPTIONER_DEFAULTS = {"engine": "transformers", "grid": "processor", "sampling": None}
+
 
 @dataclass(frozen=True)
 class Experiments:
@@ -215,6 +218,11 @@ class Experiments:
                 f"no captioner {settings.captioner!r}; known: {sorted(self.captioners)}"
             )
         deciding = {k: captioner[k] for k in ("model", "revision", "dtype", "max_new_tokens")}
+        deciding |= {
+            name: captioner[name]
+            for name, default in CAPTIONER_DEFAULTS.items()
+            if captioner.get(name, default) != default
+        }
         return content_hash(
             {"frames_id": frames_id, "prompt": PROMPTS[settings.captions], **deciding}
         )

@@ -79,6 +79,7 @@ def needed_weights(experiments: Experiments, dataset: str) -> list[Weights]:
     shown = needs(experiments, dataset)
     backbones = {run.settings.backbone: run.backbone for run in runs}
     captioners = {run.settings.captioner for run in runs if _is_written(run)}
+    captioners -= {n for n in captioners if experiments.captioner(n).get("engine") == "server"}
     return [
         *(
             replace(

@@ -16,7 +16,7 @@ rule caption_shard:
         "../../environment.yml"
     threads: job_threads
     resources:
-        gpu=on_gpu,
+        gpu=caption_gpu,
         mem_mb=32000,
         runtime=1440,
     params:
@@ -44,3 +44,56 @@ rule merge_captions:
         "python -m discovla merge-captions {input.shards} "
         "--annotations {input.annotations} --captions-id {wildcards.captions_id} "
         "--output {output} > {log} 2>&1"
+
+
+rule show_captions:
+    """Frames of some clips beside their captions; guided and unguided ones where both are there."""
+    input:
+        captions="results/{dataset}/captions/{captions_id}.parquet",
+        annotations="resources/{dataset}/annotations.parquet",
+        frames=captioned_frames,
+    output:
+        report(
+            "results/{dataset}/captions/{captions_id}.svg",
+            caption="../report/captions.rst",
+            category="Captions",
+            labels={"dataset": "{dataset}", "captions": "{captions_id}"},
+        ),
+    log:
+        "logs/{dataset}/captions/{captions_id}/show.log",
+    conda:
+        "../../environment.yml"
+    params:
+        frames=lambda wildcards, input: Path(input.frames[0]).parent,
+    shell:
+        "python -m discovla show-captions {input.captions} --annotations {input.annotations} "
+        "--frames {params.frames} --output {output} > {log} 2>&1"
+
+
+rule show_similarity:
+    """Similarity of frames and pseudo captions in the features of one run."""
+    input:
+        config="results/{dataset}/runs/{run_id}/config.json",
+        adapter=adapter,
+        annotations="resources/{dataset}/annotations.parquet",
+        frames=frame_shards,
+        captions=caption_table,
+    output:
+        report(
+            "results/{dataset}/runs/{run_id}/seed{seed}/similarity.svg",
+            caption="../report/similarity.rst",
+            category="Captions",
+            labels={"dataset": "{dataset}", "run": "{run_id}, seed {seed}"},
+        ),
+    log:
+        "logs/{dataset}/runs/{run_id}/seed{seed}.similarity.log",
+    conda:
+        "../../environment.yml"
+    threads: job_threads
+    params:
+        adapter=lambda wildcards, input: option("adapter", input.adapter),
+        frames=lambda wildcards, input: Path(input.frames[0]).parent,
+    shell:
+        "python -m discovla show-similarity {input.captions} --config {input.config} "
+        "{params.adapter} --annotations {input.annotations} --frames {params.frames} "
+        "--device cpu --output {output} > {log} 2>&1"

@@ -127,12 +127,33 @@ def captioner_options(wildcards, resources):
         root = EXPERIMENTS.root(wildcards.dataset)
         return shlex.join(["--released", f"{root}/released_captions.json"])
     entry = EXPERIMENTS.captioner(settings.captioner)
+    if entry.get("engine") == "server":
+        return shlex.join(server_options(entry))
     options = ["--model", entry["model"], "--dtype", entry["dtype"]]
     options += ["--max-new-tokens", str(entry["max_new_tokens"])]
     options += ["--batch-size", str(entry["batch_size"])]
     if entry["revision"]:
         options += ["--revision", entry["revision"]]
     return shlex.join(options)
+
+
+def server_options(entry):
+    """The key stays in the environment; only the name of its variable is passed on."""
+    options = ["--engine", "server", "--url", entry["url"], "--model", entry["model"]]
+    options += ["--max-new-tokens", str(entry["max_new_tokens"])]
+    options += ["--concurrency", str(entry.get("concurrency", 16))]
+    if entry.get("api_key_env"):
+        options += ["--api-key-env", entry["api_key_env"]]
+    return options
+
+
+def caption_gpu(wildcards):
+    """1 where captions are written here, by a model that may use a GPU."""
+    settings = caption_settings(wildcards).settings
+    elsewhere = settings.captions == "released" or (
+        EXPERIMENTS.captioner(settings.captioner).get("engine") == "server"
+    )
+    return 0 if elsewhere else on_gpu(wildcards)
 
 
 def caption_frames(wildcards):
@@ -143,6 +164,13 @@ def caption_frames(wildcards):
 def caption_shards(wildcards):
     folder = f"results/{wildcards.dataset}/captions/{wildcards.captions_id}"
     return [f"{folder}/{shard}.parquet" for shard in shards_of(wildcards.dataset)]
+
+
+def captioned_frames(wildcards):
+    """The whole frame store behind some captions."""
+    run = caption_settings(wildcards)
+    folder = f"resources/{run.dataset}/frames/{run.frames_id}"
+    return [f"{folder}/{shard}.arrow" for shard in shards_of(run.dataset)]
 
 
 # Runs
