@@ -348,14 +348,14 @@ class Experiments:
         Raises:
             UserError: a method without a grid, or a dataset without a split to choose on.
         """
-        if method not in self.grids():
+        own = self.dataset(dataset).get("grids", {}).get(method)
+        if own is None and method not in self.grids():
             raise UserError(f"method {method!r} has no grid; those that have: {self.grids()}")
         if "val" not in self.dataset(dataset).get("expected", {}):
             raise UserError(
                 f"{dataset} has no validation split, and to choose on its test split would be no "
                 "choice. Choose on another dataset and set the value in config/methods.yaml"
             )
-        own = self.dataset(dataset).get("grids", {}).get(method)
         values = own or self.methods[method]["protocols"]["unified"]["grid"]
         where = f"{self.folder}/methods.yaml: {method}.protocols.unified.grid"
         rows = []
@@ -384,7 +384,7 @@ class Experiments:
             sources = [
                 functools.partial(self.rows, dataset, t) for t in (*self.tables, *self.figures)
             ]
-            sources += [functools.partial(self.grid, dataset, method) for method in self.grids()]
+            sources += [functools.partial(self.grid, dataset, method) for method in self.methods]
             found: dict[str, Run] = {}
             for rows in sources:
                 with contextlib.suppress(UserError):
