@@ -131,7 +131,12 @@ def captioner_options(wildcards, resources):
         return shlex.join(server_options(entry))
     options = ["--model", entry["model"], "--dtype", entry["dtype"]]
     options += ["--max-new-tokens", str(entry["max_new_tokens"])]
-    options += ["--batch-size", str(entry["batch_size"])]
+    options += ["--batch-size", str(entry["batch_size"] or "auto")]
+    options += ["--grid", entry.get("grid", "processor")]
+    if sampling := entry.get("sampling"):
+        options += ["--sample-seed", str(sampling["seed"])]
+        options += ["--temperature", str(sampling.get("temperature", 1.0))]
+        options += ["--top-p", str(sampling.get("top_p", 1.0))]
     if entry["revision"]:
         options += ["--revision", entry["revision"]]
     return shlex.join(options)
