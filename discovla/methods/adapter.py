@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from discovla.methods.parts import Bottleneck
-from discovla.models.hooks import TEXT, VISION, Dims, Method, State
+from discovla.models.hooks import TEXT, VISION, Dims, Method, State, tokenwise
 from discovla.settings import RunSettings
 
 
@@ -31,6 +31,7 @@ class Adapter(Method):
             }
         )
 
+    @tokenwise
     def mlp_out(self, i: int, state: State, y: Tensor) -> Tensor:
         """Add the bottleneck's result."""
         blocks: nn.ModuleList = self.adapters[state.tower]  # type: ignore[assignment]

@@ -8,7 +8,17 @@ from torch import Tensor, nn
 from discovla import losses
 from discovla.methods.lora import LoRA
 from discovla.methods.parts import Bottleneck
-from discovla.models.hooks import TEXT, VISION, Batch, Core, Dims, Outputs, State, TextInput
+from discovla.models.hooks import (
+    TEXT,
+    VISION,
+    Batch,
+    Core,
+    Dims,
+    Outputs,
+    State,
+    TextInput,
+    tokenwise,
+)
 from discovla.settings import RunSettings
 
 
@@ -68,10 +78,15 @@ class DiscoVLA(LoRA):
         }
         return [gap for gap, holds in addressed.items() if holds]
 
+    def needs_every_token(self) -> bool:
+        """Where every token attends to the whole sample, all their queries are joined."""
+        return self.settings.attention == "video"
+
     def inert(self) -> list[str]:
         """Text adapters: no pseudo captions are read at inference."""
         return [n for n, _ in self.named_parameters() if n.startswith(f"fusion.{TEXT}.")]
 
+    @tokenwise
     def attend(self, i: int, state: State, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
         """Eq. 5-7, or what the setting `attention` puts in their place."""
         whole_sample = state.tower == VISION or state.joint

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from discovla.errors import UserError
 from discovla.methods.lora import LoRA
 from discovla.methods.options import TempMeOptions
-from discovla.models.hooks import VISION, Dims, State
+from discovla.models.hooks import VISION, Dims, State, tokenwise
 from discovla.settings import RunSettings
 
 
@@ -167,6 +167,8 @@ class TempMe(LoRA):
             state.key_bias = state.size.log()
         self.shorten(state, raw, self._share(self.options.joined_percent, state))
 
+    # Only patches merge: in the last block that reaches no class token.
+    @tokenwise
     def mid_layer(self, i: int, state: State, k: Tensor) -> None:
         """Merge inside clips, or inside what was joined."""
         if state.tower != VISION:

@@ -8,9 +8,9 @@ method by inheritance.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ __all__ = [
     "State",
     "TextInput",
     "TowerDims",
+    "tokenwise",
 ]
 
 Batch = Mapping[str, Tensor]
@@ -139,6 +140,18 @@ class Head(Protocol):
         """Apply both."""
 
 
+_Hook = TypeVar("_Hook", bound=Callable[..., Any])
+
+
+def tokenwise(hook: _Hook) -> _Hook:
+    """Mark an overridden hook whose result for a lead token needs no other token's queries or rows.
+
+    The last block is then computed for the lead tokens alone (`lead.py`).
+    """
+    hook.tokenwise = True  # type: ignore[attr-defined]
+    return hook
+
+
 class Method(nn.Module):
     """CLIP, untouched: every hook point with its empty default.
 
@@ -183,6 +196,10 @@ class Method(nn.Module):
     def inert(self) -> list[str]:
         """Names of own parameters that play no part at inference."""
         return []
+
+    def needs_every_token(self) -> bool:
+        """Whether hooks marked `tokenwise` need all tokens of the last block after all."""
+        return False
 
     def uncounted(self) -> list[str]:
         """Names of own parameters that the method's authors train but leave out of their count."""

@@ -7,43 +7,27 @@ unless a method looks at them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from discovla.models.hooks import Method, State
 
 BEHIND_KEYS = (*("attend", "attn_out", "mid_layer", "mlp_out", "inner", "post_layer", "readout"),)
-"""Hooks that see tokens after the keys and values of a block are made."""
+"""Hooks that see tokens after the keys and values of a block are made.
 
-TOKENWISE: dict[str, Callable[[Method], bool]] = {
-    "discovla.methods.adapter:Adapter.mlp_out": lambda method: True,
-    # All queries of a sample are joined where every token attends to the whole sample.
-    "discovla.methods.discovla:DiscoVLA.attend": lambda method: (
-        method.settings.attention != "video"
-    ),
-    # Only patches merge: what it does in the last block reaches no class token, and without
-    # patches it does nothing.
-    "discovla.methods.tempme:TempMe.mid_layer": lambda method: True,
-}
-"""Overridden hooks whose result for the lead tokens is made of their queries and rows, and when.
-
-A hook that is not here is taken to need every token; so is an override of one that is.
+One that a method overrides counts as needing every token, unless it is marked `tokenwise`; so does
+an override of one that is.
 """
 
 
 def lead_suffices(method: Method) -> bool:
     """Whether no hook of a method needs more than the lead tokens behind the keys."""
-    return all(_is_tokenwise(method, hook) for hook in BEHIND_KEYS)
+    return not method.needs_every_token() and all(_is_tokenwise(method, h) for h in BEHIND_KEYS)
 
 
 def _is_tokenwise(method: Method, hook: str) -> bool:
     function = getattr(getattr(method, hook), "__func__", None)
-    if function is getattr(Method, hook):
-        return True
-    name = f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', '')}"
-    return TOKENWISE[name](method) if name in TOKENWISE else False
+    return function is getattr(Method, hook) or getattr(function, "tokenwise", False)
 
 
 def can_narrow(state: State) -> bool:
