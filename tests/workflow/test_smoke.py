@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -94,10 +95,10 @@ def test_how_the_machine_runs_triggers_nothing(undisturbed: Path) -> None:
     path = undisturbed / "config" / "config.yaml"
     before = path.read_text()
     try:
-        machine = {"workers": 9, "decode_timeout": 5, "allow_missing": True}
+        machine = {"workers": 9, "micro_batch": 4, "decode_timeout": 5, "allow_missing": True}
         edit(path, lambda content: content.update(machine))
         jobs = planned(snakemake(undisturbed, TARGET, "-n").stdout)
-        assert set(jobs) <= {"check"}, jobs  # the check looks again; nothing follows from that
+        assert not jobs, jobs
     finally:
         path.write_text(before)
 
@@ -130,6 +131,9 @@ def test_ctrl_c_and_kill_lose_nothing(
     undisturbed: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = prepare(tmp_path_factory.mktemp("disturbed"))
+    # The very same videos: now and then, on a busy machine, a few of 740 are encoded otherwise.
+    world = Path("resources", "demo", "world")
+    shutil.copytree(undisturbed / world, folder / world)
     captions = folder / "results" / "demo" / "captions"
     runs = folder / "results" / "demo" / "runs"
     code = interrupt(folder, signal.SIGINT, lambda: any(captions.glob("*/*.parts")))
