@@ -61,7 +61,10 @@ class VoP(Prompt):
         return generic if own is None else torch.cat([generic.expand(len(own), -1, -1), own], 1)
 
     def frame_prompts(self, i: int, state: State) -> Tensor:
-        """Vectors of every frame's own, (batch · frames, own, D)."""
+        """Vectors of every frame's own, (batch · frames, own, D): what P and C bring.
+
+        Base VoP has none, and its options refuse to ask for any.
+        """
         raise NotImplementedError
 
     def _enter(self, i: int, state: State) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 from discovla.data.download.sources import Published, Refused
 
 BLOCK = 1 << 20
-DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)
-"""What reading a damaged, encrypted or unknown zip raises."""
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
+"""What reading a damaged, encrypted or (a kind of RuntimeError) unknown zip raises."""
 
 
 def check_file(path: Path, name: str, published: Published) -> str:
