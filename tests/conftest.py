@@ -39,7 +39,13 @@ def shared() -> Callable[[str], Path]:
     return find
 
 
-ALLOWED_SKIPS = ("reference data not present: shared/", "no CUDA device", "no ffmpeg program")
+ALLOWED_SKIPS = (
+    "reference data not present: shared/",
+    "no CUDA device",
+    "no ffmpeg program",
+    "no SLURM programs",
+    "no browser",
+)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
