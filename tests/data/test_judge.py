@@ -13,7 +13,8 @@ import pytest
 
 from discovla.cli import main
 from discovla.data import judge as judging
-from discovla.data.judge import compare, judge, own_pixels, require_ffmpeg
+from discovla.data.decode.evidence import own_pixels
+from discovla.data.judge import compare, judge, require_ffmpeg
 from discovla.data.worker import DecodeWorker
 from discovla.errors import UserError
 from tests.data.videos import write_video
