@@ -98,6 +98,17 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         return parse_metadata(pq.read_schema(path), path, WHAT)
 
 
+def check_identity(path: str | Path, captions_id: str) -> dict[str, Any]:
+    """The metadata of a shard or table; `UserError` if its captions are others."""
+    metadata = read_metadata(path)
+    if metadata["captions_id"] != captions_id:
+        raise UserError(
+            f"{path}: captions_id is {metadata['captions_id']}, expected {captions_id}. "
+            "Remove it and run again."
+        )
+    return metadata
+
+
 def shards_in(folder: str | Path) -> list[Path]:
     """All shards of a folder, `1-of-n.parquet` to `n-of-n.parquet`.
 
@@ -155,12 +166,7 @@ def _common_metadata(shards: Sequence[str | Path], captions_id: str) -> dict[str
     remaining: dict[str, list[list[Any]]] = {name: [] for name in FAULTS}
     common: dict[str, Any] = {}
     for path in shards:
-        metadata = read_metadata(path)
-        if metadata["captions_id"] != captions_id:
-            raise UserError(
-                f"{path}: captions_id is {metadata['captions_id']}, expected {captions_id}. "
-                "Remove it and run again."
-            )
+        metadata = check_identity(path, captions_id)
         _count(path, counts, remaining)
         for name in _JOINED:
             joined[name].update(metadata.pop(name))
