@@ -87,6 +87,7 @@ class Lease:
         self.path = Path(f"{output}.lease")
         self.waited_for: Owner | None = None
         """Who was at work when this process came."""
+        self._made_folder = not self.path.parent.exists()
         self._before = _signature(self.output)
         self._owner = Owner.me()
         self._seen: tuple[bytes, float] | None = None
@@ -126,6 +127,9 @@ class Lease:
         self._beats = None
         if self._is_mine():
             self.path.unlink(missing_ok=True)
+        if self._made_folder:
+            with contextlib.suppress(OSError):  # what was written there stays
+                self.path.parent.rmdir()
 
     def made_meanwhile(self, read: Callable[[], object]) -> bool:
         """Whether the process waited for has finished the output.
