@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +17,7 @@ from typing import IO, Any
 from discovla.errors import UserError
 from discovla.owners import Process, this_process
 
+_CHECKSUM, _SHA = "checksum", "sha256:"
 _TEMPORARY = re.compile(r"\..+\.tmp-(\w+)-(\d+)-(\d+)\.[^.]+(?:\.[^.]*)?")
 _OLD = 24 * 3600.0
 _SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
@@ -152,6 +153,39 @@ def write_json(path: str | Path, value: Any) -> None:
     with atomic_write(path) as handle:
         json.dump(value, handle, indent=1, ensure_ascii=False, allow_nan=False)
         handle.write("\n")
+
+
+def write_record(path: str | Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object with a checksum of its content, which `read_record` looks after."""
+    write_json(path, {**value, _CHECKSUM: _json_hash(value)})
+
+
+def read_record(path: str | Path) -> Any:
+    """What `write_record` wrote, or any other JSON (of an earlier version, or made by hand).
+
+    Raises:
+        UserError: the file is absent or damaged, or was edited.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        return value
+    written = value.pop(_CHECKSUM, None)
+    if written is None and not any(str(v).startswith(_SHA) for v in value.values()):
+        return value
+    if _json_hash(value) != written:
+        raise UserError(
+            f"{path}: its content is not what was written: damaged, or edited by hand. Remove it "
+            f"and run again (or, if you mean what it says, remove its key {_CHECKSUM!r})."
+        )
+    return value
+
+
+def _json_hash(value: Any) -> str:
+    """A hash of a value as JSON keeps it; "" for what JSON cannot keep."""
+    try:
+        return _SHA + content_hash(json.loads(json.dumps(value)), 16)
+    except ValueError:  # numbers that are not finite
+        return ""
 
 
 def read_json(path: str | Path) -> Any:
