@@ -41,9 +41,10 @@ SCHEMA = pa.schema(
         ("status", pa.string()),
     ]
 )
-#: `retried` = of use at the second try; `empty` and `repeated` stayed so.
-STATUSES = ("ok", "retried", "empty", "repeated")
-FAULTS = ("empty", "repeated")
+#: What stayed so after two tries; see `engine.fault_of`.
+FAULTS = ("empty", "repeated", "unfinished")
+#: `retried` = of use at the second try.
+STATUSES = ("ok", "retried", *FAULTS)
 WHAT = "a table of pseudo captions"
 #: Lists of the metadata that differ from shard to shard and are joined by `merge`.
 _JOINED = ("excluded", "absent")
