@@ -15,6 +15,7 @@ from discovla.retrieval.metrics import Array, Direction, Standing
 from discovla.retrieval.tiles import Captions, Columns, MatrixScores, Numbers, Side, Tiles
 
 _BYTE = 255
+_CACHED = 1 << 17
 
 
 class Rescoring(Protocol):
@@ -120,8 +121,11 @@ def _count_videos(
     expanded = scores if captions.place is None else scores[captions.place]
     for _, columns in _pieces(videos, None, tiles.room(captions)):
         part = expanded[:, columns]
-        counts[0, captions.members] += np.count_nonzero(part > own, axis=1)
-        counts[1, captions.members] += np.count_nonzero(part == own, axis=1)
+        found = np.empty((2, len(part)), np.int64)
+        for strip in _strips(part):
+            found[0, strip] = _count_across(part[strip] > own[strip])
+            found[1, strip] = _count_across(part[strip] == own[strip])
+        counts[:, captions.members] += found
 
 
 def _count_captions(
@@ -132,8 +136,11 @@ def _count_captions(
         pooled = np.maximum.reduceat(pooled, captions.starts, axis=0)
     for queries, columns in _pieces(videos, tiles.captioned, tiles.room(captions)):
         part, own = pooled[:, columns], targets[queries]
-        counts[0, queries] += _count_down(part > own)
-        counts[1, queries] += _count_down(part == own)
+        found = np.zeros((2, len(queries)), np.int64)
+        for strip in _strips(part):
+            found[0] += _count_down(part[strip] > own)
+            found[1] += _count_down(part[strip] == own)
+        counts[:, queries] += found
 
 
 def _pieces(
@@ -149,9 +156,18 @@ def _pieces(
         yield members[some], some if place is None else place[some]
 
 
+def _strips(part: Array) -> Iterator[slice]:
+    """Rows that fit the processor's cache, so that each score is fetched once; 255 at most."""
+    step = min(_BYTE, max(1, _CACHED // part.shape[1]))
+    return (slice(start, start + step) for start in range(0, len(part), step))
+
+
+def _count_across(hits: Array) -> Numbers:
+    """True values of each row, counted as bits: several times faster than `count_nonzero`."""
+    bits = np.bitwise_count(np.packbits(hits, axis=1))
+    return np.asarray(np.add.reduce(bits, axis=1, dtype=np.int64))
+
+
 def _count_down(hits: Array) -> Numbers:
-    """True values of each column, counted in bytes first: eight times faster than in int64."""
-    found = np.zeros(hits.shape[1], np.int64)
-    for start in range(0, len(hits), _BYTE):
-        found += np.add.reduce(hits[start : start + _BYTE].view(np.uint8), axis=0, dtype=np.uint8)
-    return found
+    """True values of each column of at most 255 rows, counted in bytes for the same reason."""
+    return np.add.reduce(hits.view(np.uint8), axis=0, dtype=np.uint8)

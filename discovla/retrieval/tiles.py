@@ -25,8 +25,9 @@ Array = npt.NDArray[Any]
 Numbers = npt.NDArray[np.int64]
 
 ROWS = 2048
+"""Captions of a product of features."""
 ELEMENTS = 1 << 22
-"""Captions of a tile, and its scores (float32: 16 MB), unless a group is larger."""
+"""Scores of a tile (float32: 16 MB), unless a group is larger."""
 
 
 class Source(Protocol):
@@ -36,6 +37,8 @@ class Source(Protocol):
     """(T,) the row of each caption: the number of the first caption that equals it."""
     column_of: Numbers
     """(V,) the column of each video, likewise."""
+    rows: int
+    """Captions of a tile that are fastest."""
 
     def tile(self, rows: Numbers, columns: Numbers) -> Array:
         """Scores (rows, columns), not to be changed."""
@@ -47,6 +50,7 @@ class MatrixScores:
     def __init__(self, scores: Array) -> None:
         self._scores = scores
         self.row_of, self.column_of = (np.arange(count) for count in scores.shape)
+        self.rows = max(1, ELEMENTS // scores.shape[1])  # whole rows
 
     def tile(self, rows: Numbers, columns: Numbers) -> Array:
         """A view of the matrix where the numbers follow each other."""
@@ -55,6 +59,8 @@ class MatrixScores:
 
 class FeatureScores:
     """Cosines of unit features text (T, D) and video (V, D), multiplied in float32."""
+
+    rows = ROWS
 
     def __init__(self, text: Array, video: Array) -> None:
         self._text = text.astype(np.float32, copy=False)
@@ -142,13 +148,14 @@ class Tiles:
     Args:
         source: the scores.
         truth: (T,) the video of each caption.
-        rows: captions of a tile, if their groups allow.
+        rows: captions of a tile, if their groups allow; None for as many as suit the source.
         elements: scores of a tile, if groups and equal videos allow.
     """
 
     def __init__(
-        self, source: Source, truth: Numbers, rows: int = ROWS, elements: int = ELEMENTS
+        self, source: Source, truth: Numbers, rows: int | None = None, elements: int = ELEMENTS
     ) -> None:
+        rows = rows or source.rows
         self.source, self.truth, self._elements = source, truth, elements
         n_videos = len(source.column_of)
         self.captioned = np.zeros(n_videos, bool)
