@@ -96,9 +96,7 @@ def _distinct(order: Sequence[int], ranking: Ranking, count: int) -> list[int]:
     found: dict[int, int] = {}
     for row in order:
         found.setdefault(int(ranking.truth[row]), row)
-        if len(found) == count:
-            break
-    return list(found.values())
+    return list(found.values())[:count]
 
 
 def build_gallery(

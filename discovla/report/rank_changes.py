@@ -210,8 +210,8 @@ def _bars(panel: Any, changes: RankChanges) -> None:
         panel.barh(place, -left, color=AWAY, height=0.6, hatch="\\\\", edgecolor="white")
         panel.text(entered + widest * 0.03, place, f"+{entered}", va="center", fontsize=9)
         panel.text(-left - widest * 0.03, place, f"−{left}", va="center", ha="right", fontsize=9)
-        panel.text(0, place - 0.4, f"{entered - left:+d} in all", ha="center", fontsize=8.5)
-    panel.set_yticks(range(len(crossings)), [f"first {k}" for k in crossings])
+    labels = [f"first {k}\n{entered - left:+d} in all" for k, (entered, left) in crossings.items()]
+    panel.set_yticks(range(len(crossings)), labels)
     panel.invert_yaxis()
     panel.set_xlim(-widest * 1.35, widest * 1.35)
     panel.axvline(0, color="0.3", linewidth=0.8)
@@ -227,8 +227,8 @@ def _list(panel: Any, queries: pd.DataFrame, title: str, colour: str) -> None:
         0, 1, title, transform=panel.transAxes, fontsize=9, weight="bold", color=colour, va="top"
     )
     for number, line in enumerate(queries.itertuples()):
-        place = 0.86 - number * 0.15
+        place = 0.88 - number * 0.15
         ranks = f"{line.rank_before:g} → {line.rank_after:g}"
-        panel.text(0.2, place, ranks, transform=panel.transAxes, fontsize=8, va="top", ha="right")
-        text = plain(line.caption, 66, 2)
-        panel.text(0.23, place, text, transform=panel.transAxes, fontsize=7, va="top")
+        panel.text(0.16, place, ranks, transform=panel.transAxes, fontsize=8, va="top", ha="right")
+        text = plain(line.caption, 70, 2)
+        panel.text(0.19, place, text, transform=panel.transAxes, fontsize=7, va="top")

@@ -302,7 +302,8 @@ class Gatherer:
 
     def _work(self) -> None:
         content = self.content
-        content.stages, content.total = work.stages(self.folder)
+        with self._noted():
+            content.stages, content.total = work.stages(self.folder)
         content.cost_names, content.costs, problems = work.costs(self.folder)
         content.environment, more = work.environment(self.folder)
         content.problems += [*problems, *more]

@@ -71,7 +71,8 @@ def _draw(curves: Mapping[str, pd.DataFrame], path: Path) -> None:
                 style: dict[str, Any] = {"color": colour, "linestyle": line, "linewidth": 1.1}
                 losses.plot(curve["step"], curve[name], label=label, alpha=0.8, **style)
             rate.plot(curve["step"], curve["lr"], color="#0072b2", linewidth=1.1)
-        losses.legend(fontsize=7, frameon=False)
+        if len(losses.get_legend_handles_labels()[0]) > 1:
+            losses.legend(fontsize=7, frameon=False)
         losses.set_title("loss", fontsize=8, loc="left")
         rate.set_title("learning rate", fontsize=8, loc="left")
         rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
