@@ -39,14 +39,16 @@ wildcard_constraints:
     split="test|val|bank",
     post="|".join(POSTS),
     method="|".join(EXPERIMENTS.methods),
+    before="[a-z0-9][a-z0-9_-]*",
+    after="[a-z0-9][a-z0-9_-]*",
 
 
 # Targets
 
 
 def demo_targets():
-    names = ["table1.csv", "table5.csv", "table9.csv", "figure7.csv", "summary.md"]
-    return [f"results/demo/{name}" for name in names]
+    names = [f"{name}.csv" for name in EXPERIMENTS.reported("demo")]
+    return [f"results/demo/{name}" for name in [*names, "summary.md", "report.html"]]
 
 
 def demo_all_targets():
@@ -253,6 +255,43 @@ def metrics_of(wildcards):
     except UserError as error:
         raise WorkflowError(str(error)) from None
     return [path for row in rows for path in EXPERIMENTS.metrics_files(row)]
+
+
+def compared_features(wildcards):
+    """Test features of two rows of a table, and the bank where a row needs one."""
+    try:
+        rows = [
+            EXPERIMENTS.row(wildcards.dataset, wildcards.table, name)
+            for name in (wildcards.before, wildcards.after)
+        ]
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+    return [
+        str(Path(path).parent / f"features.{split}.safetensors")
+        for row in rows
+        for path in EXPERIMENTS.metrics_files(row)
+        for split in (["test", "bank"] if row.post == "qbnorm" else ["test"])
+    ]
+
+
+def report_parts(wildcards):
+    """What the report page of a dataset is made of; it also shows whatever else is there."""
+    folder = f"results/{wildcards.dataset}"
+    names = EXPERIMENTS.reported(wildcards.dataset)
+    return [
+        *[f"{folder}/{name}.csv" for name in names],
+        *[
+            f"{folder}/compare/{table}/{before}..{after}.csv"
+            for table in names
+            for before, after in EXPERIMENTS.tables.get(table, {}).get("compare", [])
+            if trained(wildcards.dataset, table, before, after)
+        ],
+    ]
+
+
+def trained(dataset, table, *rows):
+    """Whether all of these rows are measured here, and not only quoted."""
+    return all(EXPERIMENTS.row(dataset, table, row).run for row in rows)
 
 
 def grid_features(wildcards):
