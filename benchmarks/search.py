@@ -30,7 +30,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from discovla.search import vectors
-from discovla.search.vectors import VectorTable, vectors as column_of
+from discovla.search.vectors import VectorTable
+from discovla.search.vectors import vectors as column_of
 
 Array = npt.NDArray[np.float32]
 WIDTH, BLOCK, TOP = 512, 10_000, 10
@@ -157,7 +158,9 @@ def run(count: int, queries_wanted: int, folder: Path, seed: int = 0) -> float:
     print(f"{disk_gb(folder):.2f} GB on disk, search: {table.how()}\n")
     truth = exact(cloud, queries, iter(range(blocks)))
 
-    print("| after | vectors | recall@10 | median ms | p95 ms | CPU ms |\n|---|---|---|---|---|---|")
+    print(
+        "| after | vectors | recall@10 | median ms | p95 ms | CPU ms |\n|---|---|---|---|---|---|"
+    )
     recalls = [judge("the build", table, queries, truth)]
     for query, expected in zip(queries[:5], truth[:5], strict=True):
         if ask(table, query, whole=True) != expected:

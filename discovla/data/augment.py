@@ -138,9 +138,7 @@ def resize(picture: Image.Image, side: int) -> Image.Image:
     if short == side:
         return picture
     # The long side is cut to an integer, as torchvision does.
-    return picture.resize(
-        (side * width // short, side * height // short), Image.Resampling.BICUBIC
-    )
+    return picture.resize((side * width // short, side * height // short), Image.Resampling.BICUBIC)
 
 
 def resize_crop(picture: Image.Image, side: int) -> Image.Image:

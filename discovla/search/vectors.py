@@ -1,9 +1,9 @@
 """Rows with unit vectors on disk, and their nearest neighbours: a Lance table.
 
-Lance writes a new version of a table with every change and makes it the current one by a rename, so
-a process that dies leaves the version before. Small tables are searched exactly; large ones through
-an inverted file of vectors in one bit per dimension (RaBitQ), whose best candidates are scored again
-with the stored vectors.
+Lance writes a new version of a table with every change and makes it the current one by a rename,
+so a process that dies leaves the version before. Small tables are searched exactly; large ones
+through an inverted file of vectors in one bit per dimension (RaBitQ), whose best candidates are
+scored again with the stored vectors.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ class VectorTable:
 
     def how(self) -> str:
         """How this table is searched, in words."""
-        covered, cells = self.indexed()
+        cells = self.indexed()[1]
         if not cells:
             return "exact"
         return f"approximate ({KIND}, {probes(cells)} of {cells} cells)"
@@ -210,13 +210,22 @@ class VectorTable:
         return found.set_column(place, "score", pa.array(1 - distance, pa.float32()))
 
     def rows(
-        self, columns: Sequence[str], column: str | None = None, values: Iterable[str] = ()
+        self,
+        columns: Sequence[str],
+        column: str | None = None,
+        values: Iterable[str] = (),
+        also: str = "",
     ) -> pa.Table:
-        """Columns of all rows, or of those that have one of `values` in `column`."""
+        """Columns of all rows, or of those that have one of `values` in `column`.
+
+        `also` is a further condition in SQL; nothing of a user's may stand in it.
+        """
         if column is None:
             return self._data.to_table(columns=list(columns))
         parts = [
-            self._data.to_table(columns=list(columns), filter=part)
+            self._data.to_table(
+                columns=list(columns), filter=f"{part} AND {also}" if also else part
+            )
             for part in _filters(column, values)
         ]
         if not parts:
