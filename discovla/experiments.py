@@ -152,7 +152,7 @@ class Experiments:
             "backbone": entry["backbones"][backbone],
         }
         settings = RunSettings.from_mapping(values, where)
-        found = self._backbone(settings.backbone, where)
+        found = self.backbone(settings.backbone, where)
         if dims := read_dims(found["architecture"]):
             try:
                 settings.options.check(settings, dims)
@@ -179,7 +179,8 @@ class Experiments:
             )
         return {**known[protocol]["set"], **known[protocol].get("datasets", {}).get(dataset, {})}
 
-    def _backbone(self, name: str, where: str) -> dict[str, Any]:
+    def backbone(self, name: str, where: str) -> dict[str, Any]:
+        """An entry of config/backbones.yaml, its weights replaced by the user's own file."""
         if name not in self.backbones:
             raise UserError(f"{where}: no backbone {name!r}; known: {sorted(self.backbones)}")
         entry = dict(self.backbones[name])
