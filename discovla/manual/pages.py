@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable, Sequence
 from unittest import mock
 
+from discovla.experiments import Experiments
+from discovla.manual.plan import Work, whole, work
 from discovla.manual.settings import FILES, Entry, file_settings, run_settings
 
 MADE = re.compile(r"^<!-- made: (\w+) -->$", re.MULTILINE)
@@ -70,16 +72,40 @@ def commands_part() -> str:
     return "\n".join(lines)
 
 
+def plan_part() -> str:
+    """The jobs of every table and figure, a table per dataset that the paper evaluates."""
+    experiments = Experiments.load()
+    lines = []
+    for dataset in experiments.config["data"]:
+        names = experiments.printed(dataset)
+        if not names:
+            continue
+        found = [work(experiments, dataset, name) for name in names]
+        found += [whole(experiments, dataset)] if len(names) > 1 else []
+        lines += [f"### {experiments.dataset(dataset)['title']}", ""]
+        head = ("target", "what it shows", "rows", "trained", "evaluated", "caption jobs")
+        lines += _table((*head, "frame jobs"), [_work_cells(entry) for entry in found])
+    return "\n".join(lines)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "run_settings": run_settings_part,
     "file_settings": file_settings_part,
     "commands": commands_part,
+    "plan": plan_part,
 }
 
 
 def _key_cells(entry: Entry, shipped: bool) -> tuple[str, ...]:
     cells = (f"`{entry.name}`", entry.meaning, entry.allowed)
     return (*cells, f"`{entry.default}`" if entry.default is not None else "") if shipped else cells
+
+
+def _work_cells(entry: Work) -> tuple[str, ...]:
+    rows = f"{entry.rows}" + (f" ({entry.quoted} quoted)" if entry.quoted else "")
+    target = f"`{entry.target}`" if "/" in entry.target else entry.target
+    numbers = (entry.trainings, entry.evaluations, entry.caption_shards, entry.frame_shards)
+    return (target, entry.title, rows, *map(str, numbers))
 
 
 def _sentence(text: str | None) -> str:
