@@ -64,8 +64,8 @@ def run(args: argparse.Namespace) -> int:
             missing_value = "it must be" if entry.default is None else entry.default
             print(f"  if not given: {missing_value}")
             print(f"  part of the run's id: {'yes' if entry.identity else 'no'}")
-        if entry.places:
-            print(f"  given by config/: {'; '.join(entry.places)}")
+        if entry.given:
+            print(f"  given by config/: {entry.told()}")
     return 0
 
 

@@ -35,7 +35,7 @@ def run_settings_part() -> str:
                     entry.allowed,
                     "must be" if entry.default is None else f"`{entry.default}`",
                     "yes" if entry.identity else "no",
-                    "; ".join(entry.places) or "-",
+                    entry.told(most=4) or "-",
                 )
                 for entry in entries
             ],

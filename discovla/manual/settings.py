@@ -44,7 +44,7 @@ class Entry:
         allowed: type, choices and limits in words.
         default: the value without which the setting stands nowhere; None = it must be given.
         identity: whether it is part of a run's id, for settings of a run.
-        places: the values that `config/` gives it, each with who gives it.
+        given: the values that `config/` gives it, each with who gives it.
     """
 
     group: str
@@ -53,7 +53,16 @@ class Entry:
     allowed: str
     default: str | None = None
     identity: bool | None = None
-    places: tuple[str, ...] = ()
+    given: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+    def told(self, most: int | None = None) -> str:
+        """`value (who, who); value (who)`, naming `most` of them for each value."""
+        parts = []
+        for value, places in self.given:
+            more = len(places) - most if most else 0
+            names = ", ".join(places[:most] if more > 1 else places)
+            parts.append(f"{value} ({names}{f' and {more} more' if more > 1 else ''})")
+        return "; ".join(parts)
 
 
 def run_settings(folder: str | Path = "config") -> list[Entry]:
@@ -117,17 +126,19 @@ def _entry(
         allowed,
         None if spec.default is MISSING else _shown(spec.default),
         spec.metadata["hashed"],
-        _places(name, values),
+        _given(name, values),
     )
 
 
-def _places(name: str, values: Iterable[tuple[str, Mapping[str, Any]]]) -> tuple[str, ...]:
-    """`value (who, who)`, in the order in which `config/` is read."""
+def _given(
+    name: str, values: Iterable[tuple[str, Mapping[str, Any]]]
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Values with who gives them, in the order in which `config/` is read."""
     found: dict[str, list[str]] = {}
     for place, given in values:
         if name in given:
             found.setdefault(_shown(given[name]), []).append(place)
-    return tuple(f"{value} ({', '.join(places)})" for value, places in found.items())
+    return tuple((value, tuple(places)) for value, places in found.items())
 
 
 def _values(folder: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:

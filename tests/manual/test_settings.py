@@ -44,10 +44,11 @@ def test_defaults_and_identity_are_those_of_the_class() -> None:
 
 def test_values_of_config_are_told_with_their_place() -> None:
     frames = next(entry for entry in ENTRIES if entry.name == "frames")
-    assert frames.places[0] == "12 (defaults, vop published, vop_fp published, vop_fc published)"
-    assert "32 (activitynet, didemo)" in frames.places
-    lr = next(entry for entry in ENTRIES if entry.name == "lr")
-    assert lr.places[0] == "0.0006 (defaults)"
+    given = dict(frames.given)
+    assert given["12"] == ("defaults", "vop published", "vop_fp published", "vop_fc published")
+    assert given["32"] == ("activitynet", "didemo")
+    assert frames.told().startswith("12 (defaults, vop published, vop_fp published, vop_fc")
+    assert frames.told(most=2).startswith("12 (defaults, vop published and 2 more); 32 (")
 
 
 @pytest.mark.parametrize("schema", FILES)
