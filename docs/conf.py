@@ -79,7 +79,15 @@ def complete(app: Sphinx, docname: str, source: list[str]) -> None:
     source[0] = fill(text)
 
 
+def no_addresses(
+    app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]
+) -> None:
+    """R@10 is no e-mail address, as docutils believes."""
+    lines[:] = [re.sub(r"R@(\d)", r"R\\@\1", line) for line in lines]
+
+
 def setup(app: Sphinx) -> None:
     """Sphinx calls this."""
+    app.connect("autodoc-process-docstring", no_addresses)
     app.add_lexer("csv", TextLexer)
     app.connect("source-read", complete)
