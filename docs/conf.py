@@ -30,6 +30,7 @@ html_show_copyright = False
 html_show_sphinx = False
 html_copy_source = False
 nitpick_ignore = [("py:exc", "UserError")]  # named in "Raises:" by its short name
+default_role = "code"  # `names` in docstrings
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 
