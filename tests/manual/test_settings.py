@@ -73,7 +73,7 @@ def test_every_key_of_config_yaml_has_a_meaning_and_its_shipped_value() -> None:
     entries = {entry.name: entry for entry in file_settings("config")}
     assert set(shipped) == {name for name in entries if "." not in name}
     for name, entry in entries.items():
-        assert entry.meaning, name
+        assert entry.meaning or "`" in entry.allowed, name
     assert entries["workers"].default == str(shipped["workers"])
     assert entries["micro_batch"].default == "null"
 
