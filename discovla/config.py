@@ -136,3 +136,24 @@ def check_quotes(
                 f"{folder}/config.yaml: quote.{table}: no such rows: {unknown}; "
                 f"known: {rows or sorted(tables)}"
             )
+
+
+def check_selections(
+    folder: Path, tables: Mapping[str, Mapping[str, Any]], methods: Mapping[str, Any]
+) -> None:
+    """Refuse rows whose checkpoint cannot, or must not, be chosen after the training."""
+    for table, spec in tables.items():
+        for row in spec["rows"]:
+            rule = row.get("selection", "last")
+            if rule == "last":
+                continue
+            where = f"{folder}/tables/{table}.yaml: row {row['row']}: selection {rule}"
+            if not methods.get(row["method"], {}).get("trains", True):
+                raise UserError(f"{where}: method {row['method']} trains nothing to choose from")
+            if row.get("post") == "qbnorm":
+                raise UserError(f"{where}: the bank of qbnorm is encoded for the last step only")
+            if rule == "test_best" and "paper" in row:
+                raise UserError(
+                    f"{where}: a checkpoint chosen on the test set must not stand beside the "
+                    "paper's number; make it a row of its own, without `paper`"
+                )

@@ -267,6 +267,7 @@ def evaluate_features(
     *,
     post: Post = "none",
     ties: Ties = "average",
+    selection: str | None = None,
     **parameters: float | None,
 ) -> dict[str, Any]:
     """The metrics file of one run, seed and post-processing, from its stored features.
@@ -276,6 +277,7 @@ def evaluate_features(
         bank_path: features of the training captions, for `qbnorm`; read in blocks.
         post: see `evaluate_matrix`.
         ties: see `metrics.ranks`.
+        selection: the rule that chose this checkpoint; default: what the file says.
         parameters: see `evaluate_matrix`.
 
     Returns:
@@ -294,7 +296,7 @@ def evaluate_features(
     versions = version.pop("versions")
     return {
         "schema": measured.pop("schema"),
-        **_run_fields(features),
+        **_run_fields(features, selection),
         **measured,
         "code": version,
         "versions": versions,
@@ -303,7 +305,7 @@ def evaluate_features(
     }
 
 
-def _run_fields(features: Features) -> dict[str, Any]:
+def _run_fields(features: Features, selection: str | None) -> dict[str, Any]:
     metadata = features.metadata
     return {
         "run_id": metadata["run_id"],
@@ -311,7 +313,7 @@ def _run_fields(features: Features) -> dict[str, Any]:
         "data_id": metadata["data_id"],
         "dataset": metadata.get("dataset"),
         "split": metadata["split"],
-        "selection": {"rule": metadata.get("selection"), "step": features.step},
+        "selection": {"rule": selection or metadata.get("selection"), "step": features.step},
         "excluded": features.json("excluded", []),
         "train_data_id": metadata.get("train_data_id"),
         "train_excluded": features.json("train_excluded", []),

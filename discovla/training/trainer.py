@@ -26,6 +26,7 @@ from discovla.training.state import Identity, load_state, remove_state, save_sta
 
 LOG = logging.getLogger(__name__)
 ADAPTER_NAME = "adapter.safetensors"
+CHECKPOINTS = "checkpoints"
 
 
 class Batches(Protocol):
@@ -204,7 +205,7 @@ class Trainer:
             progress.update(step, self._read_numbers())
         if ends_epoch:
             epoch = f"epoch{step // self.plan.steps_per_epoch}"
-            self._save_adapter(self.folder / "checkpoints" / f"{epoch}.safetensors", step, epoch)
+            self._save_adapter(self.folder / CHECKPOINTS / f"{epoch}.safetensors", step, epoch)
         if saves and self.world.leads:
             self.curve.write()
             save_state(

@@ -8,7 +8,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from discovla.errors import UserError
-from discovla.experiments import Experiments, ID, POSTS
+from discovla.experiments import Experiments, ID, POSTS, SELECTIONS
 from discovla.files import read_record
 
 # Jobs must find the Python that runs Snakemake, also when no environment is activated, and this
@@ -38,6 +38,7 @@ wildcard_constraints:
     seed=r"\d+",
     split="test|val|bank",
     post="|".join(POSTS),
+    selection="|".join(SELECTIONS[1:]),
     method="|".join(EXPERIMENTS.methods),
     before="[a-z0-9][a-z0-9_-]*",
     after="[a-z0-9][a-z0-9_-]*",
@@ -227,6 +228,11 @@ def feature_frames(wildcards):
 def option(name, files):
     """`--name first-file`, or nothing where there is no file."""
     return f"--{name} {files[0]}" if files else ""
+
+
+def selection_splits(wildcards):
+    """The splits on which a checkpoint may be chosen; val only where there is one."""
+    return "val test" if EXPERIMENTS.has_val(wildcards.dataset) else "test"
 
 
 def post_parameters(wildcards):
