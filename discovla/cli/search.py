@@ -90,7 +90,7 @@ def _print(as_object: bool, hits: Any) -> None:
     for hit in hits:
         # A name may hold signs that a terminal would obey.
         name = CONTROL.sub("?", hit.key)
-        print(f"{hit.rank:4}  {hit.score:6.3f}  {clock(hit.start):>7}  {name}")
+        print(f"{hit.rank:4}  {hit.score:6.3f}  {clock(hit.start, hit.duration):>8}  {name}")
 
 
 def _texts(args: argparse.Namespace, index: Index, encoder: Encoder) -> int:

@@ -248,7 +248,7 @@ def _bring_up_to_date(
 
 def _is_known(item: Item, root: Path, row: dict[str, Any] | None) -> bool:
     """Whether the file is the one that was read (size and time), and its item says the same."""
-    if row is None or row["path"] != item.path:
+    if row is None or row["path"] != printable(item.path):
         return False
     if [row.get("start"), row.get("end")] != [item.start, item.end]:
         return False

@@ -184,11 +184,12 @@ def rank_texts(
     return [(float(scores[n]), texts[n]) for n in np.argsort(-scores, kind="stable")[:top]]
 
 
-def clock(seconds: float) -> str:
-    """`m:ss`, or `h:mm:ss` from an hour on."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+def clock(seconds: float, within: float = 60.0) -> str:
+    """`m:ss`, or `h:mm:ss` from an hour on; with tenths in something shorter than 10 seconds."""
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    tail = f"{int(rest):02}" if within >= 10 else f"{int(rest * 10) / 10:04.1f}"
+    return f"{hours}:{minutes:02}:{tail}" if hours else f"{minutes}:{tail}"
 
 
 def as_json(hits: Iterable[Hit]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def _of_folder(root: Path) -> list[Item]:
 
 def printable(path: str) -> str:
     """A path that can be written; bytes that are no UTF-8 show as `\\xff`."""
-    return path.encode("utf-8", "backslashreplace").decode()
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _of_manifest(path: Path) -> list[Item]:

@@ -178,7 +178,7 @@ def application(searcher: Searcher, host: str) -> Any:
         Route("/thumbnail/{entry:str}/{number:int}", thumbnail),
         Mount("/static", StaticFiles(directory=PAGE / "static")),
     ]
-    allowed = ["127.0.0.1", "localhost", "[::1]"] if host in LOOPBACK else ["*"]
+    allowed = ["127.0.0.1", "localhost", "::1", "[::1]"] if host in LOOPBACK else ["*"]
     guard = Middleware(TrustedHostMiddleware, allowed_hosts=allowed, www_redirect=False)
     middleware = [guard, Middleware(_WithHeaders)]
     return Starlette(routes=routes, middleware=middleware)
