@@ -17,6 +17,7 @@ from discovla.report.rank_changes import COLUMNS, RankChanges, write_rank_change
 from discovla.retrieval.evaluate import evaluate_features
 from discovla.retrieval.ranked import rank_queries
 from discovla.retrieval.stored import read_features
+from discovla.verify import verify
 from tests.report import results
 from tests.report.results import DATASET, HOSTILE, World
 from tests.report.test_captions import texts_of
@@ -113,6 +114,10 @@ def test_files_of_a_comparison(world: World, tmp_path: Path) -> None:
     assert Image.open(png).size[0] > 1500
     frame = pd.read_csv(csv)
     assert list(frame) == COLUMNS
+    kept = tmp_path / "compare" / "table5" / csv.name
+    kept.parent.mkdir(parents=True)
+    csv.rename(kept)
+    assert verify(kept) == f"ranks of {results.CLIPS} queries in two rows"
     assert len(frame) == results.CLIPS
     said = " ".join(texts_of(first).split())
     assert f"nearer the top: {changes.counts()['nearer']}" in said
