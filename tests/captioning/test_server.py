@@ -143,7 +143,7 @@ def test_passing_trouble_is_survived(server: ChatServer, name: str) -> None:
 
 @pytest.mark.parametrize("name", TROUBLES)
 def test_lasting_trouble_stops_and_names_the_server(server: ChatServer, name: str) -> None:
-    captioner = ServerCaptioner(server.url, concurrency=1, timeout=0.05, attempts=3)
+    captioner = ServerCaptioner(server.url, concurrency=1, timeout=0.3, attempts=3)
     server.troubles = [TROUBLES[name]] * 30
     with pytest.raises(UserError, match=r"/v1/chat/completions: 3 attempts failed.*is kept") as e:
         captioner.caption(IMAGES[:1], ["what?"])
