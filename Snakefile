@@ -18,6 +18,7 @@ include: "workflow/rules/captions.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/tables.smk"
+include: "workflow/rules/report.smk"
 include: "workflow/rules/demo.smk"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from discovla.errors import UserError
-from discovla.files import read_json
+from discovla.files import read_record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,9 +46,11 @@ def _clips(path: Path) -> str:
 
 
 def _bank(path: Path) -> str:
+    from discovla.retrieval.rows import read_rows
     from discovla.retrieval.stored import read_texts
 
-    return f"features of the bank: {len(read_texts(path).tensors['text']):,} captions"
+    features = read_texts(path)
+    return f"features of the bank: {len(read_rows(features)):,} captions"
 
 
 def _frames(path: Path) -> str:
@@ -87,14 +89,24 @@ def _adapter(path: Path) -> str:
 
 
 def _features(path: Path) -> str:
+    from discovla.retrieval.rows import read_rows
     from discovla.retrieval.stored import read_features
 
-    tensors = read_features(path).tensors
+    features = read_features(path)
+    read_rows(features)
+    tensors = features.tensors
     return f"features: {len(tensors['text']):,} captions, {len(tensors['video']):,} videos"
 
 
+def _selection(path: Path) -> str:
+    from discovla.report.selection import COLUMNS
+
+    frame = _csv(path, COLUMNS, "a choice of checkpoints")
+    return f"choice among {len(frame)} checkpoints of a training"
+
+
 def _object(path: Path, keys: tuple[str, ...], what: str) -> dict[str, Any]:
-    found = read_json(path)
+    found = read_record(path)
     missing = [key for key in keys if not isinstance(found, dict) or key not in found]
     if missing:
         raise UserError(f"{path}: not {what}: no {', '.join(missing)}")
@@ -150,6 +162,7 @@ KINDS: dict[str, Callable[[Path], str]] = {
     "captions/*.parquet": _captions,
     "runs/*/config.json": _config,
     "adapter.safetensors": _adapter,
+    "epochs/*.safetensors": _features,
     "epoch*.safetensors": _adapter,
     "features.test.safetensors": _features,
     "features.val.safetensors": _features,
@@ -158,6 +171,7 @@ KINDS: dict[str, Callable[[Path], str]] = {
     "check.json": _check,
     "results/*/*/*.json": _row,
     "curve.csv": _curve,
+    "selection.csv": _selection,
     "*.csv": _table,
 }
 """How an artefact is recognised, by the end of its path."""

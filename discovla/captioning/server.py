@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from discovla.captioning.engine import Caption
+from discovla.captioning.engine import LONGER, Caption
 from discovla.captioning.http import Endpoint
 from discovla.errors import UserError
 
@@ -98,6 +98,7 @@ class ServerCaptioner:
         prompts: Sequence[str],
         *,
         second_try: bool = False,
+        longer: bool = False,
     ) -> list[Caption]:
         """Answer `prompts[i]` about `images[i]`; see `discovla.captioning.engine.Captioner`.
 
@@ -106,7 +107,8 @@ class ServerCaptioner:
         Raises:
             UserError: a request was refused, or failed at every attempt.
         """
-        decoding = SECOND_TRY if second_try else GREEDY
+        limit = self.max_new_tokens * (LONGER if longer else 1)
+        decoding = {"max_tokens": limit, **(SECOND_TRY if second_try else GREEDY)}
         frames: dict[int, _Frame] = {}
         for number, (image, _) in enumerate(zip(images, prompts, strict=True)):
             frames.setdefault(id(image), _Frame(image)).questions.append(number)
@@ -127,7 +129,6 @@ class ServerCaptioner:
         return {
             "model": self.model,
             "messages": [{"role": "user", "content": content}],
-            "max_tokens": self.max_new_tokens,
             **decoding,
         }
 

@@ -134,14 +134,19 @@ _OPERATIONS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
 }
 
 
-def resize_crop(picture: Image.Image, side: int) -> Image.Image:
-    """CLIP's preprocessing: the short side to `side`, bicubic, then the central square."""
+def resize(picture: Image.Image, side: int) -> Image.Image:
+    """The short side brought to `side`, bicubic."""
     width, height = picture.size
     short = min(width, height)
-    if short != side:
-        # The long side is cut to an integer, as torchvision does.
-        size = (side * width // short, side * height // short)
-        picture = picture.resize(size, Image.Resampling.BICUBIC)
+    if short == side:
+        return picture
+    # The long side is cut to an integer, as torchvision does.
+    return picture.resize((side * width // short, side * height // short), Image.Resampling.BICUBIC)
+
+
+def resize_crop(picture: Image.Image, side: int) -> Image.Image:
+    """CLIP's preprocessing: the short side to `side`, bicubic, then the central square."""
+    picture = resize(picture, side)
     left, top = round((picture.width - side) / 2), round((picture.height - side) / 2)
     if (left, top, side, side) != (0, 0, *picture.size):
         picture = picture.crop((left, top, left + side, top + side))

@@ -7,8 +7,7 @@ the model normalises them on its device.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,54 +28,42 @@ Tokenize = Callable[[list[str], int], Tensor]
 Batch = dict[str, Tensor]
 
 SHOWN = 5
-_CHUNK = 8192
 
 
 class PseudoCaptions(Protocol):
-    """Pseudo captions of the training frames (§3.4)."""
+    """Token ids of the pseudo captions of the training frames (§3.4)."""
 
-    def for_caption(self, caption_id: str) -> Sequence[str]:
-        """One caption per frame; UserError if there are none."""
+    def for_caption(self, caption_id: str) -> NDArray[Any]:
+        """(F, L), one caption per frame; UserError if there are none."""
         ...
 
 
 class Tokens:
-    """Token ids of many texts, computed once; equal ones that stand close together are stored once.
-
-    Two bytes per token where CLIP's vocabulary allows, and no text is kept, so that the millions of
-    pseudo captions of a dataset fit: 2.16 million x 32 tokens are 138 MB.
+    """Token ids of some texts, in two bytes each where the vocabulary allows.
 
     Args:
-        texts: any number of texts, read one chunk at a time.
+        texts: what is said.
         tokenize: the model's tokenizer.
         words: L, tokens per text with both marks.
     """
 
-    def __init__(self, texts: Iterable[str], tokenize: Tokenize, words: int) -> None:
-        parts: list[NDArray[np.integer[Any]]] = [np.zeros((0, words), np.uint16)]
-        rows, stored = [np.zeros(0, np.int32)], 0
-        remaining = iter(texts)
-        while chunk := list(islice(remaining, _CHUNK)):
-            number = {text: n for n, text in enumerate(dict.fromkeys(chunk), stored)}
-            stored += len(number)
-            parts.append(_small(tokenize(list(number), words)))
-            rows.append(np.array([number[text] for text in chunk], np.int32))
-        self._ids, self._rows = np.concatenate(parts), np.concatenate(rows)
+    def __init__(self, texts: Sequence[str], tokenize: Tokenize, words: int) -> None:
+        self._ids = _small(tokenize(list(texts), words))
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._ids)
 
-    def ids(self, which: slice | Tensor) -> Tensor:
-        """int64 (N, L)."""
-        rows = self._rows[which if isinstance(which, slice) else which.numpy()]
-        return torch.from_numpy(self._ids[rows].astype(np.int64))
+    def ids(self, number: int) -> Tensor:
+        """int64 (L,)."""
+        return torch.from_numpy(self._ids[number].astype(np.int64))
 
 
 def _small(ids: Tensor) -> NDArray[np.integer[Any]]:
     """The same ids in as few bytes as hold them."""
     array: NDArray[np.integer[Any]] = ids.numpy()
     largest = np.iinfo(np.uint16).max
-    return array.astype(np.uint16 if array.min() >= 0 and array.max() <= largest else np.int32)
+    fits = array.size == 0 or (array.min() >= 0 and array.max() <= largest)
+    return array.astype(np.uint16 if fits else np.int32)
 
 
 def token_mask(ids: Tensor) -> Tensor:
@@ -128,7 +115,7 @@ class RetrievalDataset(Dataset[Batch]):
         augment: `randaugment` or `none`.
         augment_on: `cpu` makes the inputs here; `device` hands out native frames, of which
             `augment_device.to_pictures` makes them.
-        captions: pseudo captions, if the losses read them.
+        captions: tokens of the pseudo captions, if the losses read them.
         train_captions: `all` captions of a video are pairs, or only its `first`.
         seed: of the run; with epoch and sample it decides every augmentation, so that the number
             of loader processes changes nothing.
@@ -175,11 +162,9 @@ class RetrievalDataset(Dataset[Batch]):
         number = {clip: n for n, clip in enumerate(dict.fromkeys(self.clip_ids))}
         self._video_index = torch.tensor([number[clip] for clip in self.clip_ids])
         self._text = Tokens(pairs["caption"].tolist(), tokenize, words)
-        self._frame_text: Tokens | None = None
+        self._frame_text = captions
         if captions is not None:
-            self._frame_text = frame_tokens(
-                captions, self.caption_ids, store.frames, tokenize, words
-            )
+            _check_captions(captions, self.caption_ids, store.frames)
 
     def __len__(self) -> int:
         return len(self.clip_ids)
@@ -188,7 +173,7 @@ class RetrievalDataset(Dataset[Batch]):
         epoch, sample = (0, key) if isinstance(key, int) else key
         steps = draw(generator(self.seed, "augment", epoch, sample)) if self.augmented else ()
         frames = self.store.clip(self.clip_ids[sample])
-        ids = self._text.ids(torch.tensor([sample]))[0]
+        ids = self._text.ids(sample)
         item = {
             "text_ids": ids,
             "text_mask": token_mask(ids),
@@ -202,8 +187,8 @@ class RetrievalDataset(Dataset[Batch]):
         else:
             item["video"] = torch.from_numpy(prepare(frames, self.image_size, steps))
         if self._frame_text is not None:
-            count = self.store.frames
-            ids = self._frame_text.ids(slice(sample * count, (sample + 1) * count))
+            found = self._frame_text.for_caption(self.caption_ids[sample])
+            ids = torch.from_numpy(found.astype(np.int64))
             item |= {"frame_text_ids": ids, "frame_text_mask": token_mask(ids)}
         return item
 
@@ -215,35 +200,16 @@ def _readable(frames: NDArray[np.uint8]) -> Tensor:
         return torch.from_numpy(frames)
 
 
-def frame_tokens(
-    captions: PseudoCaptions,
-    caption_ids: Sequence[str],
-    frames: int,
-    tokenize: Tokenize,
-    words: int,
-) -> Tokens:
-    """Tokens of the F pseudo captions of every pair, in turn.
-
-    Raises:
-        UserError: pairs that lack some; the first five are named.
-    """
-    return Tokens(_pseudo_captions(captions, caption_ids, frames), tokenize, words)
-
-
-def _pseudo_captions(
-    captions: PseudoCaptions, caption_ids: Sequence[str], frames: int
-) -> Iterator[str]:
-    """F captions of every pair in turn; `UserError` at the end names the first that lack them."""
+def _check_captions(captions: PseudoCaptions, caption_ids: Sequence[str], frames: int) -> None:
+    """Raise `UserError` naming the first pairs that have not a pseudo caption for every frame."""
     lacking = []
     for caption_id in caption_ids:
         try:
-            found = captions.for_caption(caption_id)
+            count = len(captions.for_caption(caption_id))
         except UserError:
-            found = []
-        if len(found) != frames:
-            lacking.append(f"{caption_id!r} ({len(found)} of {frames})")
-        if not lacking:  # else the rest is only counted
-            yield from found
+            count = 0
+        if count != frames:
+            lacking.append(f"{caption_id!r} ({count} of {frames})")
     if lacking:
         raise UserError(
             f"{len(lacking)} of {len(caption_ids)} training pairs have not a pseudo caption for "
@@ -304,7 +270,7 @@ class EvalTexts(Dataset[Batch]):
         return len(self.caption_ids)
 
     def __getitem__(self, number: int) -> Batch:
-        ids = self._tokens.ids(torch.tensor([number]))[0]
+        ids = self._tokens.ids(number)
         return {"text_ids": ids, "text_mask": token_mask(ids)}
 
     def batches(self, size: int) -> DataLoader[Batch]:

@@ -51,6 +51,8 @@ class LoRA(Method):
         )
 
     def qkv(self, i: int, state: State, h: Tensor, qkv: Tensor) -> Tensor:
-        """Add the low-rank part."""
+        """Add the low-rank part; there is none left once it is merged (`models.merging`)."""
+        if not self.lora:
+            return qkv
         blocks: nn.ModuleList = self.lora[state.tower]  # type: ignore[assignment]
         return blocks[i](qkv, h)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from discovla.captioning.table import CaptionTable
+from discovla.captioning.tokens import CaptionTokens
 from discovla.data.annotations.base import of_split, read_annotations, read_metadata
 from discovla.data.augment_device import to_pictures
 from discovla.data.dataset import RetrievalDataset, Tokenize, collate
@@ -80,7 +81,7 @@ def training_set(
         UserError: frames or pseudo captions are absent, incomplete, or those of another run.
     """
     settings = run.settings
-    table = None
+    tokens = None
     if settings.needs_captions:
         if captions is None:
             raise UserError(
@@ -92,6 +93,8 @@ def training_set(
             captions, captions_id=run.config["captions_id"], frames_id=run.config["frames_id"]
         )
         pairs = _with_captions(pairs, table)
+        tokenizer = run.backbone.tokenizer_for(settings.words)
+        tokens = CaptionTokens(table, tokenizer, settings.words)
     return RetrievalDataset(
         pairs,
         open_frames(frames_dir, run.config),
@@ -100,7 +103,7 @@ def training_set(
         run.backbone.image_size,
         augment=settings.augment,
         augment_on=settings.augment_on,
-        captions=table,
+        captions=tokens,
         train_captions=settings.train_captions,
         seed=seed,
         allow_missing=allow_missing,

@@ -74,7 +74,9 @@ def test_what_is_sent(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> No
     captioner = ServerCaptioner(server.url, max_new_tokens=7, api_key_env="SOME_KEY")
     captioner.caption(IMAGES[:1], ["what?"])
     captioner.caption(IMAGES[:1], ["what?"], second_try=True)
-    first, second = server.requests
+    captioner.caption(IMAGES[:1], ["what?"], longer=True)
+    first, second, third = server.requests
+    assert third == {**first, "max_tokens": 14}
     assert {k: v for k, v in first.items() if k != "messages"} == {
         "model": MODEL,
         "max_tokens": 7,
@@ -84,7 +86,7 @@ def test_what_is_sent(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> No
     assert [part["type"] for part in message["content"]] == ["image_url", "text"]
     assert second["temperature"] > 0
     assert "seed" in second
-    assert server.keys == ["Bearer secret"] * 2
+    assert server.keys == ["Bearer secret"] * 3
     assert captioner.describe() == {
         "engine": "server",
         "model": MODEL,

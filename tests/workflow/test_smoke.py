@@ -132,7 +132,7 @@ def test_ctrl_c_and_kill_lose_nothing(
     undisturbed: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = prepare(tmp_path_factory.mktemp("disturbed"))
-    # The very same videos: now and then, on a busy machine, a few of 740 are encoded otherwise.
+    # Rendering is not what is disturbed here.
     world = Path("resources", "demo", "world")
     shutil.copytree(undisturbed / world, folder / world)
     captions = folder / "results" / "demo" / "captions"

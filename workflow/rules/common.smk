@@ -8,8 +8,8 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from discovla.errors import UserError
-from discovla.experiments import Experiments, ID, POSTS
-from discovla.files import read_json
+from discovla.experiments import Experiments, ID, POSTS, SELECTIONS
+from discovla.files import read_record
 
 # Jobs must find the Python that runs Snakemake, also when no environment is activated, and this
 # repository's package, also from another working directory or in an environment of their own.
@@ -38,15 +38,18 @@ wildcard_constraints:
     seed=r"\d+",
     split="test|val|bank",
     post="|".join(POSTS),
+    selection="|".join(SELECTIONS[1:]),
     method="|".join(EXPERIMENTS.methods),
+    before="[a-z0-9][a-z0-9_-]*",
+    after="[a-z0-9][a-z0-9_-]*",
 
 
 # Targets
 
 
 def demo_targets():
-    names = ["table1.csv", "table5.csv", "table9.csv", "figure7.csv", "summary.md"]
-    return [f"results/demo/{name}" for name in names]
+    names = [f"{name}.csv" for name in EXPERIMENTS.reported("demo")]
+    return [f"results/demo/{name}" for name in [*names, "summary.md", "report.html"]]
 
 
 def demo_all_targets():
@@ -188,7 +191,7 @@ def run_config(wildcards):
         return run.config()
     path = f"results/{wildcards.dataset}/runs/{wildcards.run_id}/config.json"
     try:
-        return read_json(path)
+        return read_record(path)
     except UserError:
         raise WorkflowError(
             f"no table of {wildcards.dataset} has a run {wildcards.run_id}; "
@@ -227,6 +230,11 @@ def option(name, files):
     return f"--{name} {files[0]}" if files else ""
 
 
+def selection_splits(wildcards):
+    """The splits on which a checkpoint may be chosen; val only where there is one."""
+    return "val test" if EXPERIMENTS.has_val(wildcards.dataset) else "test"
+
+
 def post_parameters(wildcards):
     return EXPERIMENTS.defaults["post"].get(wildcards.post, {})
 
@@ -253,6 +261,43 @@ def metrics_of(wildcards):
     except UserError as error:
         raise WorkflowError(str(error)) from None
     return [path for row in rows for path in EXPERIMENTS.metrics_files(row)]
+
+
+def compared_features(wildcards):
+    """Test features of two rows of a table, and the bank where a row needs one."""
+    try:
+        rows = [
+            EXPERIMENTS.row(wildcards.dataset, wildcards.table, name)
+            for name in (wildcards.before, wildcards.after)
+        ]
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+    return [
+        str(Path(path).parent / f"features.{split}.safetensors")
+        for row in rows
+        for path in EXPERIMENTS.metrics_files(row)
+        for split in (["test", "bank"] if row.post == "qbnorm" else ["test"])
+    ]
+
+
+def report_parts(wildcards):
+    """What the report page of a dataset is made of; it also shows whatever else is there."""
+    folder = f"results/{wildcards.dataset}"
+    names = EXPERIMENTS.reported(wildcards.dataset)
+    return [
+        *[f"{folder}/{name}.csv" for name in names],
+        *[
+            f"{folder}/compare/{table}/{before}..{after}.csv"
+            for table in names
+            for before, after in EXPERIMENTS.tables.get(table, {}).get("compare", [])
+            if trained(wildcards.dataset, table, before, after)
+        ],
+    ]
+
+
+def trained(dataset, table, *rows):
+    """Whether all of these rows are measured here, and not only quoted."""
+    return all(EXPERIMENTS.row(dataset, table, row).run for row in rows)
 
 
 def grid_features(wildcards):
