@@ -35,13 +35,12 @@ class Step:
 def draw(rng: np.random.Generator) -> tuple[Step, ...]:
     """The operations for one clip, at most `DRAWS`; every draw uses the generator alike."""
     steps = []
-    names = tuple(_VALUES)
-    for choice in rng.integers(len(names), size=DRAWS):
+    for choice in rng.integers(len(OPERATIONS), size=DRAWS):
         applied = rng.random() < PROBABILITY
         level = min(max(rng.normal(MAGNITUDE, SPREAD), 0.0), MAX_LEVEL) / MAX_LEVEL
         sign = -1.0 if rng.random() < 0.5 else 1.0
         if applied:
-            name = names[int(choice)]
+            name = OPERATIONS[int(choice)]
             steps.append(Step(name, _VALUES[name](level, sign)))
     return tuple(steps)
 
@@ -86,6 +85,10 @@ _VALUES: dict[str, Callable[[float, float], float]] = {
     "translate_x": _translation,  # of the width
     "translate_y": _translation,  # of the height
 }
+
+
+OPERATIONS = tuple(_VALUES)
+"""Names of the fifteen operations, in the order in which draws count them."""
 
 
 def _affine(picture: Image.Image, coefficients: tuple[float, ...]) -> Image.Image:

@@ -6,6 +6,7 @@ the model normalises them on its device.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from discovla.data.augment import draw, prepare
+from discovla.data.augment_device import encode_steps
 from discovla.data.sampler import Key, generator
 from discovla.data.store import FrameStore
 from discovla.errors import UserError
@@ -111,6 +113,8 @@ class RetrievalDataset(Dataset[Batch]):
         words: L.
         image_size: S.
         augment: `randaugment` or `none`.
+        augment_on: `cpu` makes the inputs here; `device` hands out native frames, of which
+            `augment_device.to_pictures` makes them.
         captions: tokens of the pseudo captions, if the losses read them.
         train_captions: `all` captions of a video are pairs, or only its `first`.
         seed: of the run; with epoch and sample it decides every augmentation, so that the number
@@ -135,6 +139,7 @@ class RetrievalDataset(Dataset[Batch]):
         image_size: int,
         *,
         augment: str = "none",
+        augment_on: str = "cpu",
         captions: PseudoCaptions | None = None,
         train_captions: str = "all",
         seed: int = 0,
@@ -142,6 +147,8 @@ class RetrievalDataset(Dataset[Batch]):
     ) -> None:
         if augment not in ("randaugment", "none"):
             raise UserError(f"augment is {augment!r}; allowed: randaugment, none")
+        if augment_on not in ("cpu", "device"):
+            raise UserError(f"augment_on is {augment_on!r}; allowed: cpu, device")
         if train_captions not in ("all", "first"):
             raise UserError(f"train_captions is {train_captions!r}; allowed: all, first")
         if train_captions == "first":
@@ -151,6 +158,7 @@ class RetrievalDataset(Dataset[Batch]):
         self.caption_ids: list[str] = pairs["caption_id"].tolist()
         self.store, self.image_size = store, image_size
         self.augmented, self.seed = augment == "randaugment", seed
+        self.native = augment_on == "device"
         number = {clip: n for n, clip in enumerate(dict.fromkeys(self.clip_ids))}
         self._video_index = torch.tensor([number[clip] for clip in self.clip_ids])
         self._text = Tokens(pairs["caption"].tolist(), tokenize, words)
@@ -164,20 +172,32 @@ class RetrievalDataset(Dataset[Batch]):
     def __getitem__(self, key: int | Key) -> Batch:
         epoch, sample = (0, key) if isinstance(key, int) else key
         steps = draw(generator(self.seed, "augment", epoch, sample)) if self.augmented else ()
-        frames = prepare(self.store.clip(self.clip_ids[sample]), self.image_size, steps)
+        frames = self.store.clip(self.clip_ids[sample])
         ids = self._text.ids(sample)
         item = {
             "text_ids": ids,
             "text_mask": token_mask(ids),
-            "video": torch.from_numpy(frames),
             "video_mask": torch.ones(len(frames), dtype=torch.bool),
             "video_index": self._video_index[sample],
         }
+        if self.native:
+            item["pixels"] = _readable(frames)
+            item["pixel_sizes"] = torch.tensor(frames.shape[:3])
+            item["augment"] = encode_steps(steps)
+        else:
+            item["video"] = torch.from_numpy(prepare(frames, self.image_size, steps))
         if self._frame_text is not None:
             found = self._frame_text.for_caption(self.caption_ids[sample])
             ids = torch.from_numpy(found.astype(np.int64))
             item |= {"frame_text_ids": ids, "frame_text_mask": token_mask(ids)}
         return item
+
+
+def _readable(frames: NDArray[np.uint8]) -> Tensor:
+    """Frames of the store as a tensor, without a copy; only to be read, as they are."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(frames)
 
 
 def _check_captions(captions: PseudoCaptions, caption_ids: Sequence[str], frames: int) -> None:
@@ -259,12 +279,17 @@ class EvalTexts(Dataset[Batch]):
 
 
 def collate(items: Sequence[Mapping[str, Tensor]]) -> Batch:
-    """Stack the items of a batch, whose clips have one size by then.
+    """Stack the items of a batch; native frames, which may differ in size, go in one row.
 
     Texts are cut after the longest of the batch: nothing reads what follows an end mark, and the
     text tower's work grows with the length.
     """
-    batch = {name: torch.stack([item[name] for item in items]) for name in items[0]}
+    batch = {
+        name: torch.cat([item[name].flatten() for item in items])
+        if name == "pixels"
+        else torch.stack([item[name] for item in items])
+        for name in items[0]
+    }
     for name in [name for name in batch if name.endswith("_mask") and name != "video_mask"]:
         longest = int(batch[name].flatten(0, -2).any(0).sum())
         for text in (name, name.replace("_mask", "_ids")):

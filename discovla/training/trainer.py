@@ -30,7 +30,7 @@ CHECKPOINTS = "checkpoints"
 
 
 class Batches(Protocol):
-    """Training batches on the CPU, whose content depends on (seed, epoch, place) alone."""
+    """Training batches on any device, whose content depends on (seed, epoch, place) alone."""
 
     steps_per_epoch: int
 

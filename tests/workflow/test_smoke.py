@@ -96,6 +96,7 @@ def test_how_the_machine_runs_triggers_nothing(undisturbed: Path) -> None:
     before = path.read_text()
     try:
         machine = {"workers": 9, "micro_batch": 4, "decode_timeout": 5, "allow_missing": True}
+        machine |= {"recompute": True}
         edit(path, lambda content: content.update(machine))
         jobs = planned(snakemake(undisturbed, TARGET, "-n").stdout)
         assert not jobs, jobs

@@ -367,9 +367,11 @@ def loader_workers(wildcards, resources):
     return EXPERIMENTS.config["workers"] if on_gpu(wildcards) else 0
 
 
-def micro_batch(wildcards, resources):
+def training_memory(wildcards, resources):
+    """How training saves memory: options that change no result."""
     size = EXPERIMENTS.config["micro_batch"]
-    return f"--micro-batch {size}" if size else ""
+    pieces = f"--micro-batch {size}" if size else ""
+    return f"{pieces} --recompute" if EXPERIMENTS.config["recompute"] else pieces
 
 
 def strict(wildcards, resources):
