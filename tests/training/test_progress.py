@@ -1,10 +1,8 @@
-"""Curve, progress lines and signals on their own."""
+"""Curve and progress lines on their own."""
 
 from __future__ import annotations
 
 import logging
-import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,7 @@ import torch
 
 from discovla.errors import UserError
 from discovla.training import progress as module
-from discovla.training.progress import Curve, Progress, StopRequest
+from discovla.training.progress import Curve, Progress
 
 ROW = {"step": 5, "lr": 1e-3, "loss": 2.0, "grad_norm": 1.0, "samples_per_second": 10.0}
 
@@ -58,12 +56,3 @@ def test_log_lines_only_when_due(
     progress.update(100, ROW)
     assert "step 100/100" in caplog.messages[-1]
     progress.close()
-
-
-def test_second_signal_ends_at_once() -> None:
-    with StopRequest() as stop:
-        assert not stop.requested
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.requested
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGTERM)

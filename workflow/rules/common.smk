@@ -20,6 +20,10 @@ os.environ.update(
     ),
 )
 
+# A cluster sends SIGTERM to every process of a job. The shell waits for its command, which saves
+# and ends; otherwise the job would count as ended, and what still saves would be killed.
+shell.prefix("trap : TERM; set -euo pipefail; ")
+
 try:
     EXPERIMENTS = Experiments.load(config)
 except UserError as error:
@@ -312,6 +316,48 @@ def on_gpu(wildcards):
 def job_threads(wildcards):
     """The demo's tiny models are fastest on one thread each."""
     return 8 if on_gpu(wildcards) else 1
+
+
+def training_gpus(wildcards):
+    """GPUs of one node; those of several nodes are asked for in `several_nodes`."""
+    config = EXPERIMENTS.config
+    single = config["nodes_per_training"] == 1
+    return on_gpu(wildcards) * config["gpus_per_training"] * single
+
+
+def training_threads(wildcards):
+    return job_threads(wildcards) * EXPERIMENTS.config["gpus_per_training"]
+
+
+def several_nodes():
+    """What SLURM has to know of a training on several nodes: one task on each, which is torchrun."""
+    nodes, gpus = (
+        EXPERIMENTS.config[f"{name}_per_training"] for name in ("nodes", "gpus")
+    )
+    if nodes == 1:
+        return {}
+    extra = "" if EXPERIMENTS.config["device"] == "cpu" else f"--gpus-per-node={gpus}"
+    return {"nodes": nodes, "tasks": nodes, "mpi": "srun", "slurm_extra": extra}
+
+
+def training_starter(wildcards, resources):
+    """What runs `-m discovla train`: python, or torchrun where several processes share it."""
+    nodes, gpus = (
+        EXPERIMENTS.config[f"{name}_per_training"] for name in ("nodes", "gpus")
+    )
+    if nodes == gpus == 1:
+        return "python"
+    threads = job_threads(wildcards)
+    torchrun = f"torchrun --nproc-per-node {gpus}"
+    if nodes == 1:
+        return f"OMP_NUM_THREADS={threads} {torchrun} --standalone"
+    # Snakemake runs this on the first node of the job; the processes meet there.
+    return (
+        f"OMP_NUM_THREADS={threads} srun --nodes {nodes} --ntasks-per-node 1 "
+        f"--cpus-per-task {threads * gpus} {torchrun} --nnodes {nodes} --rdzv-backend c10d "
+        "--rdzv-endpoint $(hostname):$((20000 + SLURM_JOB_ID % 20000)) "
+        "--rdzv-id $SLURM_JOB_ID"
+    )
 
 
 def device_of(wildcards, resources):
