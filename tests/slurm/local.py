@@ -1,8 +1,8 @@
-"""A SLURM of one node that lives as long as the tests: real daemons, nothing outside its folder.
+"""A SLURM on this machine that lives as long as the tests: real daemons, all in one folder.
 
-The node claims more than the machine has (`config_overrides`), so that requests for GPUs and memory
-can be tried anywhere: its two GPUs are /dev/null and /dev/zero. There is no accounting database and
-nothing is written below /etc. The daemons are children of this process and are ended by their ids.
+Nodes claim more than the machine has (`config_overrides`), so that requests for GPUs and memory can
+be tried anywhere: the two GPUs of each are /dev/null and /dev/zero. Two nodes are two daemons.
+There is no accounting database. The daemons are children of this process, ended by their ids.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ CONFIG = """\
 ClusterName=tests
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ctld_port}
-SlurmdPort={node_port}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/none
@@ -55,15 +54,15 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1,requeue_delay=0
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool.%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd.%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
-GresTypes=gpu
-NodeName=one NodeHostname={host} NodeAddr=127.0.0.1 {node} State=UNKNOWN
-PartitionName=work Nodes=one Default=YES GraceTime={grace} PriorityTier=1 State=UP
-PartitionName=urgent Nodes=one PriorityTier=9 State=UP
+SlurmdLogFile={folder}/slurmd.%n.log
+GresTypes=gpu,token
+PartitionName=work Nodes=ALL Default=YES PreemptMode=OFF PriorityTier=5 State=UP
+PartitionName=spare Nodes=ALL GraceTime={grace} PriorityTier=1 State=UP
+PartitionName=urgent Nodes=ALL PriorityTier=9 State=UP
 """
 
 
@@ -108,12 +107,10 @@ class Slurm:
 
     def jobs(self, comment: str = "") -> list[dict[str, str]]:
         """All jobs whose comment (Snakemake: rule and wildcards) holds `comment`, oldest first."""
-        fields = {"id": "i", "state": "T", "restarts": "", "comment": "k", "limit": "l"}
-        fields |= {"memory": "m", "gres": "b", "cpus": "C", "start": "S", "partition": "P"}
-        asked = [name for name, letter in fields.items() if letter]
-        layout = "|".join(f"%{fields[name]}" for name in asked)
+        fields = {"id": "i", "state": "T", "comment": "k", "limit": "l", "memory": "m"}
+        layout = "|".join(f"%{letter}" for letter in fields.values())
         lines = self.ask("squeue", "--states=all", "--noheader", "-S", "i", "-o", layout)
-        rows = [dict(zip(asked, line.split("|"), strict=True)) for line in lines.splitlines()]
+        rows = [dict(zip(fields, line.split("|"), strict=True)) for line in lines.splitlines()]
         return [row for row in rows if comment in row["comment"]]
 
     def show(self, job: str) -> dict[str, str]:
@@ -127,27 +124,25 @@ class Slurm:
 
 
 @contextmanager
-def started(folder: Path) -> Iterator[Slurm]:
-    """A SLURM in an empty folder, for as long as the block runs.
+def started(folder: Path, nodes: int = 1) -> Iterator[Slurm]:
+    """A SLURM of one or more nodes in a new folder, for as long as the block runs.
 
     Raises:
         RuntimeError: it did not come up; the text has the last lines of its logs.
     """
-    for name in ("state", "spool", "bin"):
+    names = [f"node{number}" for number in range(1, nodes + 1)]
+    for name in ("state", "bin", *(f"spool.{name}" for name in names)):
         (folder / name).mkdir(parents=True)
     folder.chmod(0o755)
-    (folder / "slurm.conf").write_text(
-        CONFIG.format(
-            host=_host(),
-            folder=folder,
-            ctld_port=_free_port(),
-            node_port=_free_port(),
-            node=f"CPUs={CPUS} RealMemory={MEMORY_MB} Gres=gpu:{len(GPUS)}",
-            grace=GRACE_SECONDS,
-        )
-    )
+    config = CONFIG.format(host=_host(), folder=folder, ctld_port=_free_port(), grace=GRACE_SECONDS)
+    owns = f"CPUs={CPUS} RealMemory={MEMORY_MB} Gres=gpu:{len(GPUS)},token:1"
+    for name in names:
+        address = f"NodeHostname={_host()} NodeAddr=127.0.0.1 Port={_free_port()}"
+        config += f"NodeName={name} {address} {owns} State=UNKNOWN\n"
+    (folder / "slurm.conf").write_text(config)
     # With File=, a line stands for one card.
-    lines = [f"NodeName=one Name=gpu File={path}" for path in GPUS]
+    lines = [f"NodeName={name} Name=gpu File={path}" for name in names for path in GPUS]
+    lines += [f"NodeName={name} Name=token Count=1" for name in names]
     (folder / "gres.conf").write_text("\n".join(lines) + "\n")
     # The executor plugin takes every SLURM_* variable, SLURM_CONF too, from the environment of the
     # srun within a job. On a cluster /etc/slurm/slurm.conf is there; here srun has to be told.
@@ -159,7 +154,7 @@ def started(folder: Path) -> Iterator[Slurm]:
     daemons: list[subprocess.Popen[bytes]] = []
     try:
         daemons.append(_daemon(slurm, "slurmctld", "-D"))
-        daemons.append(_daemon(slurm, "slurmd", "-D", "-N", "one"))
+        daemons += [_daemon(slurm, "slurmd", "-D", "-N", name) for name in names]
         _wait_until_up(slurm, daemons)
         yield slurm
     finally:
@@ -167,7 +162,7 @@ def started(folder: Path) -> Iterator[Slurm]:
 
 
 def _daemon(slurm: Slurm, *command: str) -> subprocess.Popen[bytes]:
-    with (slurm.folder / f"{command[0]}.out").open("wb") as output:
+    with (slurm.folder / f"{command[0]}.{command[-1]}.out").open("wb") as output:
         return subprocess.Popen(
             command,
             env=slurm.environment,
@@ -190,7 +185,10 @@ def _wait_until_up(slurm: Slurm, daemons: list[subprocess.Popen[bytes]]) -> None
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and all(daemon.poll() is None for daemon in daemons):
         try:
-            if slurm.ask("sinfo", "-h", "-p", "work", "-o", "%T", timeout=5) == "idle":
+            if (
+                slurm.ask("sinfo", "-h", "-p", "work", "-o", "%D %T", timeout=5)
+                == f"{len(daemons) - 1} idle"
+            ):
                 return
         except (RuntimeError, subprocess.TimeoutExpired):
             pass
@@ -202,7 +200,7 @@ def _wait_until_up(slurm: Slurm, daemons: list[subprocess.Popen[bytes]]) -> None
 
 def _stop(slurm: Slurm, daemons: list[subprocess.Popen[bytes]]) -> None:
     """End jobs first, then the daemons, last one first."""
-    if len(daemons) == 2 and daemons[0].poll() is None:
+    if len(daemons) > 1 and daemons[0].poll() is None:
         try:
             for state in ("PENDING", "RUNNING", "SUSPENDED"):
                 slurm.ask("scancel", "--quiet", "--full", "--signal=KILL", f"--state={state}")

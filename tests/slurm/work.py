@@ -67,10 +67,7 @@ def twice(output: Path) -> None:
             stop.obey()
 
 
-def slow(output: Path) -> None:
-    """Twenty seconds that nothing can shorten."""
-    time.sleep(20)
-    write(output, done=True)
+KINDS = {"gpus": gpus, "times": times, "fail": fail, "memory": memory, "twice": twice}
 
 
 def main() -> int:
@@ -79,9 +76,7 @@ def main() -> int:
         handle.write(f"{os.environ.get('SLURM_JOB_ID')}\n")
     try:
         with terminable():
-            {"gpus": gpus, "times": times, "fail": fail, "memory": memory, "twice": twice}[kind](
-                output
-            )
+            KINDS[kind](output)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
