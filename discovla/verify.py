@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from discovla.errors import UserError
-from discovla.files import read_json
+from discovla.files import read_record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,9 +46,11 @@ def _clips(path: Path) -> str:
 
 
 def _bank(path: Path) -> str:
+    from discovla.retrieval.rows import read_rows
     from discovla.retrieval.stored import read_texts
 
-    return f"features of the bank: {len(read_texts(path).tensors['text']):,} captions"
+    features = read_texts(path)
+    return f"features of the bank: {len(read_rows(features)):,} captions"
 
 
 def _frames(path: Path) -> str:
@@ -87,14 +89,17 @@ def _adapter(path: Path) -> str:
 
 
 def _features(path: Path) -> str:
+    from discovla.retrieval.rows import read_rows
     from discovla.retrieval.stored import read_features
 
-    tensors = read_features(path).tensors
+    features = read_features(path)
+    read_rows(features)
+    tensors = features.tensors
     return f"features: {len(tensors['text']):,} captions, {len(tensors['video']):,} videos"
 
 
 def _object(path: Path, keys: tuple[str, ...], what: str) -> dict[str, Any]:
-    found = read_json(path)
+    found = read_record(path)
     missing = [key for key in keys if not isinstance(found, dict) or key not in found]
     if missing:
         raise UserError(f"{path}: not {what}: no {', '.join(missing)}")

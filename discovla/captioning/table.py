@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,8 @@ import pyarrow.parquet as pq
 from discovla.captioning.completeness import Expected
 from discovla.data.annotations.base import of_split, read_annotations
 from discovla.data.shards import complete_shards
-from discovla.data.tables import parse_metadata, readable, with_metadata
+from discovla.data.tables import parquet_file, parquet_metadata, readable
 from discovla.errors import UserError
-from discovla.files import atomic_path
 
 log = logging.getLogger(__name__)
 
@@ -50,14 +49,11 @@ _JOINED = ("excluded", "absent")
 _LISTED, _SHOWN = 1000, 5
 
 
-@contextmanager
-def writer(path: str | Path, metadata: Mapping[str, Any]) -> Iterator[pq.ParquetWriter]:
+def writer(
+    path: str | Path, metadata: Mapping[str, Any]
+) -> AbstractContextManager[pq.ParquetWriter]:
     """A Parquet file of `SCHEMA` to which tables are added; it appears only when complete."""
-    schema = with_metadata(SCHEMA, metadata)
-    with atomic_path(path) as temporary:
-        handle = pq.ParquetWriter(temporary, schema, compression="zstd")
-        with handle:
-            yield handle
+    return parquet_file(path, SCHEMA, metadata)
 
 
 def write_shard(
@@ -79,9 +75,9 @@ def read(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
     Raises:
         UserError: the file is absent, damaged or not such a table; it names the file.
     """
+    kind = read_metadata(path).get("kind")
     with readable(path, WHAT):
         schema = pq.read_schema(path)
-        kind = parse_metadata(schema, path, WHAT).get("kind")
         if not schema.equals(SCHEMA):
             raise UserError(f"{path}: columns are {schema.names}; {WHAT} has {SCHEMA.names}")
         # A dictionary keeps each text once, which pays only for texts that repeat.
@@ -94,8 +90,18 @@ def read(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
     """What a shard or a merged table says of itself: captions_id, model, prompt, …"""
-    with readable(path, WHAT):
-        return parse_metadata(pq.read_schema(path), path, WHAT)
+    return parquet_metadata(path, WHAT)
+
+
+def check_identity(path: str | Path, captions_id: str) -> dict[str, Any]:
+    """The metadata of a shard or table; `UserError` if its captions are others."""
+    metadata = read_metadata(path)
+    if metadata["captions_id"] != captions_id:
+        raise UserError(
+            f"{path}: captions_id is {metadata['captions_id']}, expected {captions_id}. "
+            "Remove it and run again."
+        )
+    return metadata
 
 
 def shards_in(folder: str | Path) -> list[Path]:
@@ -155,12 +161,7 @@ def _common_metadata(shards: Sequence[str | Path], captions_id: str) -> dict[str
     remaining: dict[str, list[list[Any]]] = {name: [] for name in FAULTS}
     common: dict[str, Any] = {}
     for path in shards:
-        metadata = read_metadata(path)
-        if metadata["captions_id"] != captions_id:
-            raise UserError(
-                f"{path}: captions_id is {metadata['captions_id']}, expected {captions_id}. "
-                "Remove it and run again."
-            )
+        metadata = check_identity(path, captions_id)
         _count(path, counts, remaining)
         for name in _JOINED:
             joined[name].update(metadata.pop(name))

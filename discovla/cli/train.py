@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 DESCRIPTION = """\
@@ -68,11 +69,14 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, or go on."""
+    from discovla.lease import hold
     from discovla.training.checkpoint import read_run_config
     from discovla.training.loop import train
     from discovla.training.processes import joined
+    from discovla.training.trainer import ADAPTER_NAME
 
-    with joined(args.device) as world:
+    adapter = Path(args.output) / ADAPTER_NAME
+    with joined(args.device) as world, hold(adapter, leads=world.leads, anyone=world.any):
         train(
             read_run_config(args.config),
             seed=args.seed,

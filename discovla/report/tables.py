@@ -12,7 +12,7 @@ import pandas as pd
 
 from discovla.errors import UserError
 from discovla.experiments import Experiments, Row
-from discovla.files import atomic_write, read_json
+from discovla.files import atomic_write, read_record
 
 RECONSTRUCTION = "reconstruction"
 DIRECTIONS = ("t2v", "v2t")
@@ -52,7 +52,7 @@ def build_row(
     experiments: Experiments, row: Row, results: Path = Path("results")
 ) -> dict[str, Any]:
     """All columns of one row; a cell that was not measured or not printed is None, never 0."""
-    measured = [read_json(path) for path in experiments.metrics_files(row, str(results))]
+    measured = [read_record(path) for path in experiments.metrics_files(row, str(results))]
     line: dict[str, Any] = dict.fromkeys(COLUMNS)
     line |= {
         "table": row.table,

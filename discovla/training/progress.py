@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from discovla.errors import UserError
 from discovla.files import atomic_write
 
 LOG = logging.getLogger(__name__)
@@ -26,24 +25,13 @@ Row = dict[str, float]
 class Curve:
     """Rows of curve.csv: step, lr, loss, its terms, grad_norm, samples_per_second.
 
-    Kept in memory (a row per step is little) and rewritten whole, so that the file is never half a
-    line and never ahead of the state after a restart.
+    Kept in memory (a row per step is little) and in the state, and rewritten whole: the file is
+    never half a line, and what happens to it matters to no training.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows: list[Row] = []
-
-    def resume(self, step: int) -> None:
-        """Take over the rows up to `step` of a file written before."""
-        if step == 0 or not self.path.exists():
-            return
-        with self.path.open(encoding="utf-8", newline="") as handle:
-            try:
-                rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(handle)]
-                self.rows = [row for row in rows if row["step"] <= step]
-            except (TypeError, ValueError, KeyError) as error:
-                raise UserError(f"{self.path}: damaged ({error!r}); remove it") from None
 
     def write(self) -> None:
         """Replace the file by all rows so far."""

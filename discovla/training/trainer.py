@@ -135,13 +135,14 @@ class Trainer:
                 another process that has ended.
             KeyboardInterrupt: SIGINT, or (`Terminated`) SIGTERM; the state has been saved.
         """
-        step = load_state(self._state_folder, self.identity, self.parameters, self.optimiser)
+        step, self.curve.rows = load_state(
+            self._state_folder, self.identity, self.parameters, self.optimiser
+        )
         self.world.check_equal(
             "training, length and saved state", f"{self.identity}, {self.plan}, step {step}"
         )
         if step and self.world.leads:
             LOG.info("%s: going on after step %d of %d", self._what, step, self.plan.total_steps)
-        self.curve.resume(step)
         progress = Progress(
             self._what, step, self.plan.total_steps, self.device, shown=self.world.leads
         )
@@ -207,7 +208,10 @@ class Trainer:
             self._save_adapter(self.folder / "checkpoints" / f"{epoch}.safetensors", step, epoch)
         if saves and self.world.leads:
             self.curve.write()
-            save_state(self._state_folder, self.identity, step, self.parameters, self.optimiser)
+            save_state(
+                *(self._state_folder, self.identity, step),
+                *(self.parameters, self.optimiser, self.curve.rows),
+            )
         if stops and not ends:
             LOG.warning("%s: stopped after step %d; run it again to go on", self._what, step)
             stop.obey(stops)

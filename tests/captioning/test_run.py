@@ -70,7 +70,7 @@ def test_rows_are_the_naive_ones(world, kind) -> None:
         "excluded": ["broken"],
         "absent": [],
     }
-    assert table.read_metadata(world.folder / "out.parquet") == {"schema": 1, **metadata}
+    assert table.read_metadata(world.folder / "out.parquet") == {"schema": 2, **metadata}
 
 
 def test_each_question_is_asked_once(world) -> None:
@@ -264,4 +264,4 @@ def test_released_files_that_do_not_fit(world, content, message) -> None:
 def test_metadata_is_plain_json(world) -> None:
     run(world, FakeCaptioner(echo))
     stored = pq.read_schema(world.folder / "out.parquet").metadata[METADATA_KEY]
-    assert json.loads(stored)["schema"] == 1
+    assert json.loads(stored)["schema"] == 2

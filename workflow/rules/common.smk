@@ -9,7 +9,7 @@ from snakemake.exceptions import WorkflowError
 
 from discovla.errors import UserError
 from discovla.experiments import Experiments, ID, POSTS
-from discovla.files import read_json
+from discovla.files import read_record
 
 # Jobs must find the Python that runs Snakemake, also when no environment is activated, and this
 # repository's package, also from another working directory or in an environment of their own.
@@ -192,7 +192,7 @@ def run_config(wildcards):
         return run.config()
     path = f"results/{wildcards.dataset}/runs/{wildcards.run_id}/config.json"
     try:
-        return read_json(path)
+        return read_record(path)
     except UserError:
         raise WorkflowError(
             f"no table of {wildcards.dataset} has a run {wildcards.run_id}; "
