@@ -331,13 +331,15 @@ def training_threads(wildcards):
 
 def several_nodes():
     """What SLURM has to know of a training on several nodes: one task on each, which is torchrun."""
-    nodes, gpus = (
-        EXPERIMENTS.config[f"{name}_per_training"] for name in ("nodes", "gpus")
-    )
+    nodes = EXPERIMENTS.config["nodes_per_training"]
     if nodes == 1:
         return {}
-    extra = "" if EXPERIMENTS.config["device"] == "cpu" else f"--gpus-per-node={gpus}"
-    return {"nodes": nodes, "tasks": nodes, "mpi": "srun", "slurm_extra": extra}
+    return {"nodes": nodes, "tasks": nodes, "mpi": "srun", "slurm_extra": gpus_per_node}
+
+
+def gpus_per_node(wildcards):
+    gpus = EXPERIMENTS.config["gpus_per_training"]
+    return f"--gpus-per-node={gpus}" if on_gpu(wildcards) else ""
 
 
 def training_starter(wildcards, resources):
@@ -387,10 +389,13 @@ def explain_failures(log_files):
     text = "".join(
         Path(path).read_text(encoding="utf-8", errors="replace") for path in paths
     )
+    # Jobs that failed and later succeeded have nothing to explain.
+    finished = set(re.findall(r"^Finished jobid: (\d+) ", text, re.MULTILINE))
+    errors = re.findall(r"^Error in [a-z]+ .*\n((?: .*\n)+)", text, re.MULTILINE)
     failed = re.findall(
-        r"^Error in [a-z]+ .*?^    log: (\S+)", text, re.MULTILINE | re.DOTALL
+        r"jobid: (\d+)\n(?:(?!.*jobid: ).*\n)*? +log: ([^\s,]+)", "\n".join(errors)
     )
-    for path in dict.fromkeys(failed):
+    for path in dict.fromkeys(path for job, path in failed if job not in finished):
         if Path(path).exists():
             text = Path(path).read_text(encoding="utf-8", errors="replace").strip()
             last = (
