@@ -87,9 +87,9 @@ def renew() -> None:
     )
     text = PAGE.read_text(encoding="utf-8")
     for title, rows in ((TARGET_TITLE, lines), (REQUEST_TITLE, requests(whole))):
-        pattern = re.escape(title) + r"\n(?:\|.*\n)+"
-        text, times = re.subn(pattern, lambda _: section(rows, title) + "\n", text)
-        assert times == 1, title
+        old = re.search(re.escape(title) + r"\n(?:\|.*\n)+", text)
+        assert old, f"{PAGE} has no table {title}"
+        text = text.replace(old[0], section(rows, title) + "\n")
     PAGE.write_text(text, encoding="utf-8")
 
 
