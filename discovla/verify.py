@@ -172,7 +172,7 @@ KINDS: dict[str, Callable[[Path], str]] = {
     "cost.json": _cost,
     "results/*/*/*.json": _row,
     "curve.csv": _curve,
-    "selection.csv": _selection,
+    "seed*/selection.csv": _selection,
     "*.csv": _table,
 }
 """How an artefact is recognised, by the end of its path."""

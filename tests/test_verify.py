@@ -31,7 +31,7 @@ def test_sound_metrics_are_described(tmp_path: Path) -> None:
         ("features.test.safetensors", b"\x00" * 30, "features.test.safetensors"),
         ("table1.csv", b"a,b\n1,2\n", "no columns"),
         ("cost.json", b'{"run_id": "x"}', "not a training's cost: no step"),
-        ("selection.csv", b"checkpoint\nlast\n", "not a choice of checkpoints: no columns"),
+        ("seed0/selection.csv", b"checkpoint\nlast\n", "not a choice of checkpoints: no columns"),
         ("epochs/last.test.safetensors", b"\x00" * 30, "last.test.safetensors"),
         ("notes.txt", b"x", "not an artefact of this workflow"),
     ],
