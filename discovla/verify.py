@@ -98,6 +98,11 @@ def _features(path: Path) -> str:
     return f"features: {len(tensors['text']):,} captions, {len(tensors['video']):,} videos"
 
 
+def _cost(path: Path) -> str:
+    found = _object(path, ("run_id", "step", "wall_seconds", "sessions"), "a training's cost")
+    return f"cost of {found['run_id']} up to step {found['step']}: {found['wall_seconds']} s"
+
+
 def _selection(path: Path) -> str:
     from discovla.report.selection import COLUMNS
 
@@ -175,9 +180,10 @@ KINDS: dict[str, Callable[[Path], str]] = {
     "features.bank.safetensors": _bank,
     "metrics.*.json": _metrics,
     "check.json": _check,
+    "cost.json": _cost,
     "results/*/*/*.json": _row,
     "curve.csv": _curve,
-    "selection.csv": _selection,
+    "seed*/selection.csv": _selection,
     "compare/*/*.csv": _comparison,
     "*.csv": _table,
 }
