@@ -27,6 +27,7 @@ localrules:
     demo,
     demo_all,
     check,
+    annotations,
     run_config,
     row,
     table,
