@@ -28,6 +28,7 @@ localrules:
     demo,
     demo_all,
     check,
+    annotations,
     run_config,
     row,
     table,

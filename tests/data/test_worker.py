@@ -44,6 +44,16 @@ def test_worker_gives_the_same_as_the_function(video: Path, worker: DecodeWorker
     assert np.array_equal(read_frames(str(video), sampling="uniform", frames=5).frames, here.frames)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_to_all_processes_of_a_job_are_for_the_parent(
+    video: Path, number: signal.Signals
+) -> None:
+    with DecodeWorker(30) as worker:
+        worker.probe(str(video))
+        os.kill(worker._process.pid, number)
+        assert worker.probe(str(video)).n_frames == 32  # and no clip is written off as broken
+
+
 def test_hang_is_killed_and_the_next_file_is_read(tmp_path: Path, video: Path) -> None:
     pipe = tmp_path / "hangs.mp4"
     os.mkfifo(pipe)  # opening it blocks for ever
