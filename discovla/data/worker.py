@@ -89,6 +89,12 @@ class DecodeWorker:
         header, _ = self._ask("evidence", path, {"path": path, "reader": reader})
         return Evidence(**header)
 
+    def stop(self) -> None:
+        """End the child process from another thread: who waits for an answer gets `DecodeError`."""
+        process = self._process
+        if process is not None:
+            process.kill()
+
     def close(self) -> None:
         """End the child process."""
         if self._process is None:
