@@ -39,6 +39,7 @@ wildcard_constraints:
     split="test|val|bank",
     post="|".join(POSTS),
     method="|".join(EXPERIMENTS.methods),
+    picture="svg|png",
 
 
 # Targets
