@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from discovla.captioning.run import caption_shard
 from discovla.captioning.tokens import CaptionTokens
 from discovla.errors import UserError
 from discovla.tokenizer import ClipTokenizer
+from discovla.verify import verify
 from tests.captioning.conftest import CAPTIONS_ID, FakeCaptioner, World, echo
 
 
@@ -84,6 +86,8 @@ def test_what_they_are_made_from_decides(
     CaptionTokens(captions, ClipTokenizer(other), 32)
     CaptionTokens(captions, tokenizer, 16)
     assert len(files(captions)) == 3
+    for path in files(captions):
+        assert verify(path).startswith("token ids of captions: 18 rows of ")
     again = merged(world, FakeCaptioner(lambda *_: "something else"))
     tokens = CaptionTokens(again, tokenizer, 32)
     assert len(files(captions)) == 4
@@ -109,6 +113,9 @@ def test_a_damaged_file_is_made_again(
     else:
         flipped = whole[:where] + bytes([whole[where] ^ 1]) + whole[where + 1 :]
         path.write_bytes({"cut": whole[:-300], "flipped": flipped, "empty": b""}[damage])
+    if damage != "of other texts":
+        with pytest.raises(UserError, match=re.escape(path.name)):
+            verify(path)
     with caplog.at_level(logging.WARNING):
         found = CaptionTokens(captions, tokenizer, 32)
     assert "made again" in caplog.text
