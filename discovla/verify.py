@@ -74,6 +74,13 @@ def _captions(path: Path) -> str:
     return f"captions {metadata['captions_id']} ({metadata['kind']}): {len(rows):,} rows"
 
 
+def _caption_tokens(path: Path) -> str:
+    from discovla.captioning.tokens import read_tokens
+
+    rows, words = read_tokens(path).shape
+    return f"token ids of captions: {rows:,} rows of {words}"
+
+
 def _config(path: Path) -> str:
     from discovla.training.checkpoint import read_run_config
 
@@ -169,6 +176,7 @@ KINDS: dict[str, Callable[[Path], str]] = {
     "clips.parquet": _clips,
     "frames/*/*-of-*.arrow": _frames,
     "resources/*/frames/*": _frames,
+    "captions/*.tokens/*.arrow": _caption_tokens,
     "captions/*/*-of-*.parquet": _captions,
     "captions/*.parquet": _captions,
     "runs/*/config.json": _config,

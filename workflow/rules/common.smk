@@ -47,6 +47,7 @@ wildcard_constraints:
     method="|".join(EXPERIMENTS.methods),
     before="[a-z0-9][a-z0-9_-]*",
     after="[a-z0-9][a-z0-9_-]*",
+    picture="svg|png",
 
 
 # Targets
