@@ -52,4 +52,4 @@ format: $(STAMP)  ## let the formatters rewrite the sources
 	$(BIN)/snakefmt Snakefile workflow
 
 lock: $(STAMP)  ## renew requirements.lock from pyproject.toml
-	$(BIN)/uv pip compile pyproject.toml --extra search --group dev --universal --generate-hashes --no-header --python-version 3.11 --quiet --output-file requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra search --extra slurm --group dev --universal --generate-hashes --no-header --python-version 3.11 --quiet --output-file requirements.lock

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from discovla.captioning.fingerprint import folder_fingerprint
 from discovla.captioning.prompt import PROMPTS
 from discovla.config import (
     ID,
@@ -230,6 +231,9 @@ class Experiments:
             for name, default in CAPTIONER_DEFAULTS.items()
             if captioner.get(name, default) != default
         }
+        # A model that is fetched by its id, or comes with this package, is known by its name.
+        if captioner.get("engine") != "server" and Path(captioner["model"]).is_dir():
+            deciding["weights"] = folder_fingerprint(captioner["model"])
         return content_hash(
             {"frames_id": frames_id, "prompt": PROMPTS[settings.captions], **deciding}
         )

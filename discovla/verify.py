@@ -148,6 +148,12 @@ def _table(path: Path) -> str:
     return f"table: {len(frame)} rows, {int(frame['run_id'].notna().sum())} measured"
 
 
+def _comparison(path: Path) -> str:
+    from discovla.report.rank_changes import COLUMNS
+
+    return f"ranks of {len(_csv(path, COLUMNS, 'a comparison of ranks')):,} queries in two rows"
+
+
 def _check(path: Path) -> str:
     found = _object(path, ("dataset", "videos", "counts"), "a data check")
     return f"check of {found['dataset']}: {found['counts']}"
@@ -172,6 +178,7 @@ KINDS: dict[str, Callable[[Path], str]] = {
     "results/*/*/*.json": _row,
     "curve.csv": _curve,
     "selection.csv": _selection,
+    "compare/*/*.csv": _comparison,
     "*.csv": _table,
 }
 """How an artefact is recognised, by the end of its path."""

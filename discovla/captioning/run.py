@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from discovla.captioning.prompt import PROMPTS, prompt_text
 from discovla.data.store import FrameStore
 from discovla.errors import UserError
 from discovla.files import content_hash
+from discovla.interruption import StopRequest
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +58,7 @@ def caption_shard(
     """Ask `captioner` about every frame of every training clip of one shard.
 
     Finished parts are kept in `{output}.parts/` until the whole shard is written; run again after
-    an interruption, the same call takes them over.
+    an interruption, the same call takes them over. SIGTERM lets the running part be finished.
 
     Args:
         frames: one shard of the frame store.
@@ -72,6 +74,7 @@ def caption_shard(
 
     Raises:
         UserError: an input is absent or damaged, or `kind` is unknown.
+        Terminated: SIGTERM, after a part was saved.
     """
     if kind not in PROMPTS:
         raise UserError(f"no prompt of kind {kind!r}; allowed: {', '.join(PROMPTS)}")
@@ -97,8 +100,10 @@ def caption_shard(
     if any(done):
         log.info("%d of %d parts are there already", sum(done), len(parts))
     ready = sum(part.size for part, is_done in zip(parts, done, strict=True) if is_done)
-    with _progress(sum(part.size for part in parts), ready) as bar:
+    total = sum(part.size for part in parts)
+    with _progress(total, ready) as bar, StopRequest(signal.SIGTERM) as stop:
         for path, name, part, is_done in zip(paths, names, parts, done, strict=True):
+            stop.obey()
             if not is_done:
                 rows = _caption_part(part.clips, kind, store, captioner)
                 table.write_shard(rows, path, {**metadata, "part": name})

@@ -28,7 +28,8 @@ example:
 
   torchrun --nproc-per-node 4 -m discovla train --config …    (4 GPUs of this machine)
 
-exit code: 0 trained, 1 an input must be mended or a loss is not finite, 130 interrupted and saved
+exit code: 0 trained, 1 an input must be mended or a loss is not finite, 130 or 143
+interrupted (SIGINT, SIGTERM) and saved
 """
 
 

@@ -182,7 +182,8 @@ def read_frames(
 
 def serve() -> None:
     """The child process: answer requests until the parent closes the pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to all processes: the parent decides
+        signal.signal(number, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not mix with the answers
     for line in sys.stdin.buffer:

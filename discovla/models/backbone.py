@@ -88,13 +88,13 @@ def load_backbone(spec: Mapping[str, Any]) -> Backbone:
         UserError: anything unknown, absent, damaged or not fitting, with the key to mend.
     """
     name, where = spec["name"], f"config/backbones.yaml: {spec['name']}"
-    config, mean, std = _read_architecture(spec["architecture"], where)
+    config, mean, std = read_architecture(spec["architecture"], where)
     # Before the module is built: a missing file should be reported at once.
     weights = find_weights(spec, where)
     backbone = build_backbone(config, name=name, mean=mean, std=std)
     if weights is not None:
         load_strictly(backbone.clip, read_state_dict(weights, where), str(weights), where)
-    tokenizer = Tokenizer(_merges_file(spec))
+    tokenizer = Tokenizer(merges_file(spec))
     vocabulary = backbone.clip.vocab_size
     if tokenizer.vocab_size != vocabulary:
         raise UserError(
@@ -142,11 +142,11 @@ def build_backbone(
 
 def meta_backbone(architecture: str) -> Backbone:
     """A backbone at real size without memory for its weights, to count parameters."""
-    config, mean, std = _read_architecture(architecture, architecture)
+    config, mean, std = read_architecture(architecture, architecture)
     return build_backbone(config, name=architecture, mean=mean, std=std, device="meta")
 
 
-def _read_architecture(
+def read_architecture(
     architecture: str, where: str
 ) -> tuple[dict[str, Any], Sequence[float], Sequence[float]]:
     """open_clip's model_cfg, mean and std of the pixels."""
@@ -172,7 +172,8 @@ def _read_architecture(
     return content["model_cfg"], pixels.get("mean", mean), pixels.get("std", std)
 
 
-def _merges_file(spec: Mapping[str, Any]) -> Path | None:
+def merges_file(spec: Mapping[str, Any]) -> Path | None:
+    """The tokenizer's merges of a backbone's entry; None for CLIP's own."""
     if given := spec.get("tokenizer"):
         if not Path(given).is_file():
             raise UserError(

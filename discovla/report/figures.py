@@ -14,7 +14,7 @@ from discovla.files import atomic_write
 from discovla.report.pictures import AWAY, NEARER, drawing, plain
 from discovla.report.tables import build_table
 
-_PANEL, _HEIGHT, _LINE = 4.4, 3.4, 0.17
+_PANEL, _HEIGHT, _LINE = 4.4, 3.5, 0.17
 """Inches: a panel, and a line of text below all of them."""
 _NO_POINTS = "The paper prints a curve without numbers: the grid is ours."
 
@@ -80,6 +80,9 @@ def draw(figure: Figure, path: str) -> None:
         panels = upper.subplots(1, len(metrics), squeeze=False)[0]
         for panel, metric in zip(panels, metrics, strict=True):
             _sweep(panel, figure, metric)
+        handles, labels = panels[0].get_legend_handles_labels()
+        place = {"loc": "outside lower center", "ncols": len(labels)}
+        upper.legend(handles[::-1], labels[::-1], fontsize=8.5, **place)
         seeds = int(figure.frame["n_seeds"].max())
         spread = f"mean ± 1 std over {seeds} seeds" if seeds > 1 else "1 seed"
         upper.suptitle(f"{figure.spec['title']} · {figure.dataset}, {spread}", fontsize=10.5)
@@ -106,12 +109,15 @@ def _sweep(panel: Any, figure: Figure, metric: str) -> None:
         panel.plot(
             *([optimum], [printed]),
             **{"marker": "D", "linestyle": "none", "markersize": 7, "color": AWAY},
-            **{"markerfacecolor": "white", "label": f"DiscoVLA as printed: {printed:g}"},
+            **{"markerfacecolor": "white", "label": "DiscoVLA as printed"},
+        )
+        panel.annotate(
+            f"{printed:g}", (optimum, printed), (8, 4), textcoords="offset points", fontsize=8.5
         )
     panel.set_xlabel(spec["symbol"])
     panel.set_ylabel(f"{metric} ({spec['direction']}, %)")
     panel.set_xticks(frame["value"])
     panel.xaxis.set_major_formatter("{x:g}")
+    panel.margins(y=0.12)
     panel.grid(alpha=0.3)
     panel.spines[["top", "right"]].set_visible(False)
-    panel.legend(fontsize=8, framealpha=0.9)

@@ -19,6 +19,7 @@ from discovla.data.annotations.base import of_split, read_annotations, read_meta
 from discovla.data.augment_device import to_pictures
 from discovla.data.dataset import RetrievalDataset, Tokenize, collate
 from discovla.data.sampler import EpochSampler, Key
+from discovla.data.scratch import near
 from discovla.data.store import FrameStore
 from discovla.errors import UserError
 from discovla.files import content_hash
@@ -44,8 +45,8 @@ def open_annotations(
 
 
 def open_frames(folder: str | Path, config: Mapping[str, Any]) -> FrameStore:
-    """The frames that a run is defined on; `UserError` if these are others."""
-    store = FrameStore(folder, config["frames_id"])
+    """The frames that a run is defined on, from near by; `UserError` if these are others."""
+    store = FrameStore(near(folder), config["frames_id"])
     if store.frames != config["settings"]["frames"]:
         raise UserError(
             f"{folder}: {store.frames} frames per clip; run {config['run_id']} needs "

@@ -15,13 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from discovla.errors import UserError
+from discovla.interruption import StopRequest
 from discovla.models.retriever import Retriever
 from discovla.settings import RunSettings
 from discovla.training.checkpoint import adapter_metadata, save_adapter, trained_parameters
 from discovla.training.gradients import backward, check_micro_batch
 from discovla.training.optim import Schedule, clip_gradients, optimiser_of, set_learning_rate
 from discovla.training.processes import ALONE, World
-from discovla.training.progress import Curve, Progress, Row, StopRequest
+from discovla.training.progress import Curve, Progress, Row
 from discovla.training.state import Identity, load_state, remove_state, save_state
 
 LOG = logging.getLogger(__name__)
@@ -133,7 +134,7 @@ class Trainer:
         Raises:
             UserError: a loss or gradient that is not finite, the state of another training, or
                 another process that has ended.
-            KeyboardInterrupt: SIGINT or SIGTERM; the state has been saved.
+            KeyboardInterrupt: SIGINT, or (`Terminated`) SIGTERM; the state has been saved.
         """
         step, self.curve.rows = load_state(
             self._state_folder, self.identity, self.parameters, self.optimiser
@@ -214,7 +215,7 @@ class Trainer:
             )
         if stops and not ends:
             LOG.warning("%s: stopped after step %d; run it again to go on", self._what, step)
-            raise KeyboardInterrupt
+            stop.obey(stops)
 
     def _read_numbers(self) -> Row:
         """Bring the pending steps' numbers to the curve, with one wait for the device."""

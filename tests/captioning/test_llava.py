@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from discovla.captioning.engine import Caption, fault_of
+from discovla.captioning.fingerprint import folder_fingerprint
 from discovla.captioning.prompt import guided_prompt, unguided_prompt
 from discovla.errors import UserError
 from tests.captioning.conftest import noise
@@ -131,6 +132,7 @@ def test_bf16_runs(llava_folder) -> None:
         "decoding": "greedy",
         "max_new_tokens": 3,
         "seed": None,
+        "weights": folder_fingerprint(str(llava_folder)),
     }
 
 

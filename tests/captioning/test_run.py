@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
 from collections import Counter
 from typing import Any
 
@@ -14,6 +16,7 @@ from discovla.captioning.released import released_shard
 from discovla.captioning.run import caption_shard
 from discovla.data.tables import METADATA_KEY
 from discovla.errors import UserError
+from discovla.interruption import Terminated
 from tests.captioning.conftest import CAPTIONS_ID, FRAMES_ID, FakeCaptioner, echo
 
 
@@ -114,6 +117,23 @@ def test_resume_after_a_kill(world, stop_after) -> None:
     assert resumed.read_bytes() == whole.read_bytes()
     assert killed.asked + again.asked == undisturbed.asked
     assert not list(world.folder.glob("*.parts"))
+
+
+def test_sigterm_lets_the_running_part_be_finished(world) -> None:
+    class Disturbed(FakeCaptioner):
+        def caption(self, images, prompts, *, second_try=False):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return super().caption(images, prompts, second_try=second_try)
+
+    with pytest.raises(Terminated):
+        run(world, Disturbed(echo), part_size=1)
+    assert len(list(world.folder.glob("*.parts/*.parquet"))) == 1
+    undisturbed, again = FakeCaptioner(echo), FakeCaptioner(echo)
+    run(world, undisturbed, "whole.parquet", part_size=1)
+    run(world, again, part_size=1)
+    whole, resumed = (world.folder / name for name in ("whole.parquet", "out.parquet"))
+    assert resumed.read_bytes() == whole.read_bytes()
+    assert 0 < len(again.asked) < len(undisturbed.asked)
 
 
 def test_parts_of_other_work_are_not_taken_over(world) -> None:

@@ -33,6 +33,7 @@ REASONS = (
     "needs another clone",
     "needs a server",
     "long",
+    "stays open",
     "changes the checkout",
     "yours",  # names to be replaced by the reader's own
 )

@@ -94,11 +94,11 @@ def test_numbers_are_those_of_the_rows(world: World, page: Path) -> None:
     line = build_row(
         world.experiments, world.experiments.row(DATASET, "table5", "discovla"), world.results
     )
-    shown = f"{line['t2v_R@1']:.1f} ± {line['t2v_R@1_std']:.1f} paper 47.0"
-    difference = f"({line['t2v_R@1_diff']:+.1f})".replace("-", "−")
+    shown = f"{line['t2v_R@1']:.1f} ± {line['t2v_R@1_std']:.1f} paper [47.0]"
+    difference = f"{line['t2v_R@1_diff']:+.1f}".replace("-", "−")
     assert f"{shown} {difference}" in text
     assert "B1 (IVFusion) quoted" in text
-    assert "paper 46.5" in text
+    assert "paper [46.5]" in text
     assert "The printed 0.54 M leaves no room for the text adapters" in text
     assert line["run_id"] in text
 
@@ -164,7 +164,7 @@ def test_single_rows_where_the_table_is_not_made(damaged: World) -> None:
     problems, text = render(damaged)
     assert problems == []
     assert "Only single rows of this table have been made." in text
-    assert "paper 43.7" in text
+    assert "paper [43.7]" in text
 
 
 def test_costs_of_trainings(damaged: World) -> None:

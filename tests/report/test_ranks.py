@@ -20,6 +20,7 @@ from discovla.retrieval.ranked import rank_queries
 from discovla.retrieval.rows import read_rows, write_rows
 from discovla.retrieval.stored import read_features
 from discovla.tensors import save_tensors
+from discovla.verify import verify
 from tests.report import results
 from tests.report.results import DATASET, HOSTILE, World
 from tests.report.test_captions import texts_of
@@ -110,6 +111,10 @@ def test_files_of_a_comparison(world: World, tmp_path: Path) -> None:
     assert Image.open(png).size[0] > 1500
     frame = pd.read_csv(csv)
     assert list(frame) == COLUMNS
+    kept = tmp_path / "compare" / "table5" / csv.name
+    kept.parent.mkdir(parents=True)
+    csv.rename(kept)
+    assert verify(kept) == f"ranks of {results.CLIPS} queries in two rows"
     assert len(frame) == results.CLIPS
     said = " ".join(texts_of(first).split())
     assert f"nearer the top: {changes.counts()['nearer']}" in said

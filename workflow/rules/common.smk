@@ -20,6 +20,10 @@ os.environ.update(
     ),
 )
 
+# A cluster sends SIGTERM to every process of a job. The shell waits for its command, which saves
+# and ends; otherwise the job would count as ended, and what still saves would be killed.
+shell.prefix("trap : TERM; set -euo pipefail; ")
+
 try:
     EXPERIMENTS = Experiments.load(config)
 except UserError as error:
@@ -359,6 +363,50 @@ def job_threads(wildcards):
     return 8 if on_gpu(wildcards) else 1
 
 
+def training_gpus(wildcards):
+    """GPUs of one node; those of several nodes are asked for in `several_nodes`."""
+    config = EXPERIMENTS.config
+    single = config["nodes_per_training"] == 1
+    return on_gpu(wildcards) * config["gpus_per_training"] * single
+
+
+def training_threads(wildcards):
+    return job_threads(wildcards) * EXPERIMENTS.config["gpus_per_training"]
+
+
+def several_nodes():
+    """What SLURM has to know of a training on several nodes: one task on each, which is torchrun."""
+    nodes = EXPERIMENTS.config["nodes_per_training"]
+    if nodes == 1:
+        return {}
+    return {"nodes": nodes, "tasks": nodes, "mpi": "srun", "slurm_extra": gpus_per_node}
+
+
+def gpus_per_node(wildcards):
+    gpus = EXPERIMENTS.config["gpus_per_training"]
+    return f"--gpus-per-node={gpus}" if on_gpu(wildcards) else ""
+
+
+def training_starter(wildcards, resources):
+    """What runs `-m discovla train`: python, or torchrun where several processes share it."""
+    nodes, gpus = (
+        EXPERIMENTS.config[f"{name}_per_training"] for name in ("nodes", "gpus")
+    )
+    if nodes == gpus == 1:
+        return "python"
+    threads = job_threads(wildcards)
+    torchrun = f"torchrun --nproc-per-node {gpus}"
+    if nodes == 1:
+        return f"OMP_NUM_THREADS={threads} {torchrun} --standalone"
+    # Snakemake runs this on the first node of the job; the processes meet there.
+    return (
+        f"OMP_NUM_THREADS={threads} srun --nodes {nodes} --ntasks-per-node 1 "
+        f"--cpus-per-task {threads * gpus} {torchrun} --nnodes {nodes} --rdzv-backend c10d "
+        "--rdzv-endpoint $(hostname):$((20000 + SLURM_JOB_ID % 20000)) "
+        "--rdzv-id $SLURM_JOB_ID"
+    )
+
+
 def device_of(wildcards, resources):
     return EXPERIMENTS.device(wildcards.dataset)
 
@@ -388,10 +436,13 @@ def explain_failures(log_files):
     text = "".join(
         Path(path).read_text(encoding="utf-8", errors="replace") for path in paths
     )
+    # Jobs that failed and later succeeded have nothing to explain.
+    finished = set(re.findall(r"^Finished jobid: (\d+) ", text, re.MULTILINE))
+    errors = re.findall(r"^Error in [a-z]+ .*\n((?: .*\n)+)", text, re.MULTILINE)
     failed = re.findall(
-        r"^Error in [a-z]+ .*?^    log: (\S+)", text, re.MULTILINE | re.DOTALL
+        r"jobid: (\d+)\n(?:(?!.*jobid: ).*\n)*? +log: ([^\s,]+)", "\n".join(errors)
     )
-    for path in dict.fromkeys(failed):
+    for path in dict.fromkeys(path for job, path in failed if job not in finished):
         if Path(path).exists():
             text = Path(path).read_text(encoding="utf-8", errors="replace").strip()
             last = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from discovla.captioning.engine import LONGER, Caption
+from discovla.captioning.fingerprint import folder_fingerprint
 from discovla.captioning.llava.decoding import Chooser, Sampling
 from discovla.captioning.llava.frames import (
     Frame,
@@ -24,6 +26,7 @@ from discovla.captioning.llava.generation import Generator
 from discovla.captioning.llava.images import Images, set_grid
 from discovla.captioning.llava.memory import Limits, limits_of
 from discovla.captioning.loading import load_llava_next
+from discovla.cards import take_card
 from discovla.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -99,6 +102,8 @@ class LlavaNextCaptioner:
             "max_new_tokens": self.max_new_tokens,
             "seed": None,  # greedy decoding draws nothing
         }
+        if Path(self.name).is_dir():
+            told["weights"] = folder_fingerprint(self.name)
         if self.grid != "processor":
             told["grid"] = self.grid
         if self.sampling is not None:
@@ -293,12 +298,29 @@ class LlavaNextCaptioner:
 
 
 def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "auto" and not torch.cuda.is_available():
+        return torch.device("cpu")
     try:
-        device = torch.device(name)
+        device = torch.device("cuda" if name == "auto" else name)
     except RuntimeError:
         raise UserError(f"no device {name!r}; allowed: auto, cpu, cuda, cuda:N") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if device.type != "cuda":
+        return device
+    if not torch.cuda.is_available():
         raise UserError("device cuda was asked for, but torch sees no CUDA device; use device: cpu")
+    count = torch.cuda.device_count()
+    if device.index is None:
+        return torch.device("cuda", _free_card(count))
+    if device.index >= count:
+        raise UserError(f"device {name} was asked for, but torch sees {count} CUDA devices")
     return device
+
+
+def _free_card(count: int) -> int:
+    """A card that no other process has taken; if there is none, the one with the most memory."""
+    names = [str(torch.cuda.get_device_properties(n).uuid) for n in range(count)]
+    taken = take_card(names)
+    if taken is not None:
+        return taken
+    log.warning("all %d GPUs are taken by other processes; this one shares a card", count)
+    return max(range(count), key=lambda n: torch.cuda.mem_get_info(n)[0])

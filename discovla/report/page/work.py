@@ -10,7 +10,7 @@ from typing import Any
 
 from discovla.errors import UserError
 from discovla.experiments import Experiments
-from discovla.files import read_json
+from discovla.files import read_record
 from discovla.report.summary import stage_times
 
 _HIDDEN = ("schema", "run_id", "seed")
@@ -105,7 +105,7 @@ def costs(folder: Path) -> tuple[list[str], list[tuple[str, str, list[str]]], li
         if not file.exists():
             continue
         try:
-            values = _plain(read_json(file))
+            values = _plain(read_record(file))
         except UserError as error:
             problems.append(str(error))
             continue
@@ -137,7 +137,7 @@ def environment(folder: Path) -> tuple[Environment, list[str]]:
     for _, path in seed_folders(folder):
         for file in sorted(path.glob("metrics.*.json")):
             try:
-                found = read_json(file)
+                found = read_record(file)
                 code, used = found["code"], found["versions"]
                 name = code["commit"] or f"package {code['package_sha'][:12]}"
                 commits[f"{name}{' + changes' if code['dirty'] else ''}"] += 1
