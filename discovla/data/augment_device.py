@@ -29,7 +29,7 @@ def encode_steps(steps: Sequence[Step]) -> Tensor:
     """The operations of one clip as (DRAWS, 2) float64: place in `OPERATIONS` (-1: none), value."""
     table = torch.full((DRAWS, 2), -1.0, dtype=torch.float64)
     for row, step in enumerate(steps):
-        table[row] = torch.tensor([OPERATIONS.index(step.operation), step.value])
+        table[row, 0], table[row, 1] = OPERATIONS.index(step.operation), step.value
     return table
 
 

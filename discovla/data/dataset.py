@@ -181,7 +181,7 @@ class RetrievalDataset(Dataset[Batch]):
             "video_index": self._video_index[sample],
         }
         if self.native:
-            item["pixels"] = _readable(frames)
+            item["pixels"] = readable(frames)
             item["pixel_sizes"] = torch.tensor(frames.shape[:3])
             item["augment"] = encode_steps(steps)
         else:
@@ -193,7 +193,7 @@ class RetrievalDataset(Dataset[Batch]):
         return item
 
 
-def _readable(frames: NDArray[np.uint8]) -> Tensor:
+def readable(frames: NDArray[np.uint8]) -> Tensor:
     """Frames of the store as a tensor, without a copy; only to be read, as they are."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")

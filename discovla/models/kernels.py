@@ -134,13 +134,14 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, causal: bool
         causal: query t sees keys up to t; without a bias, and with Tq = Tk.
 
     Fused, except on a CPU where that loses: in half precision (its backward pass takes five times
-    as long) and for narrow heads.
+    as long) and for narrow heads. Logits and softmax are float32 either way.
     """
     if q.device.type != "cpu" or (q.dtype == torch.float32 and q.shape[-1] >= _SHORT_HEAD):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=causal)
-    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    if causal:
-        bias = q.new_full((q.shape[-2], k.shape[-2]), float("-inf")).triu(1)
-    if bias is not None:
-        logits = logits + bias
-    return logits.softmax(-1, dtype=torch.float32).to(v.dtype) @ v
+    with torch.autocast("cpu", enabled=False):
+        logits = (q.float() * q.shape[-1] ** -0.5) @ k.float().transpose(-2, -1)
+        if causal:
+            bias = logits.new_full(logits.shape[-2:], float("-inf")).triu(1)
+        if bias is not None:
+            logits = logits + bias
+        return logits.softmax(-1).to(v.dtype) @ v
