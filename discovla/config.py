@@ -56,7 +56,8 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
 
 
 @functools.cache
-def _schema(name: str) -> dict[str, Any]:
+def load_schema(name: str) -> dict[str, Any]:
+    """`workflow/schemas/{name}.schema.yaml`."""
     return load_yaml(SCHEMAS / f"{name}.schema.yaml")
 
 
@@ -66,7 +67,7 @@ def validate(value: Mapping[str, Any], schema: str, where: str) -> None:
     Raises:
         UserError: names the file, the key and what is allowed there.
     """
-    validator = jsonschema.Draft202012Validator(_schema(schema))
+    validator = jsonschema.Draft202012Validator(load_schema(schema))
     error = jsonschema.exceptions.best_match(validator.iter_errors(value))
     if error is None:
         return

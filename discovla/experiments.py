@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from discovla.captioning.fingerprint import folder_fingerprint
 from discovla.captioning.prompt import PROMPTS
 from discovla.config import (
     ID,
@@ -158,7 +159,7 @@ class Experiments:
             "backbone": entry["backbones"][backbone],
         }
         settings = RunSettings.from_mapping(values, where)
-        found = self._backbone(settings.backbone, where)
+        found = self.backbone(settings.backbone, where)
         if dims := read_dims(found["architecture"]):
             try:
                 settings.options.check(settings, dims)
@@ -185,7 +186,8 @@ class Experiments:
             )
         return {**known[protocol]["set"], **known[protocol].get("datasets", {}).get(dataset, {})}
 
-    def _backbone(self, name: str, where: str) -> dict[str, Any]:
+    def backbone(self, name: str, where: str) -> dict[str, Any]:
+        """An entry of config/backbones.yaml, its weights replaced by the user's own file."""
         if name not in self.backbones:
             raise UserError(f"{where}: no backbone {name!r}; known: {sorted(self.backbones)}")
         entry = dict(self.backbones[name])
@@ -229,6 +231,9 @@ class Experiments:
             for name, default in CAPTIONER_DEFAULTS.items()
             if captioner.get(name, default) != default
         }
+        # A model that is fetched by its id, or comes with this package, is known by its name.
+        if captioner.get("engine") != "server" and Path(captioner["model"]).is_dir():
+            deciding["weights"] = folder_fingerprint(captioner["model"])
         return content_hash(
             {"frames_id": frames_id, "prompt": PROMPTS[settings.captions], **deciding}
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from discovla.errors import UserError
-from discovla.files import read_json
+from discovla.files import read_record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,9 +46,11 @@ def _clips(path: Path) -> str:
 
 
 def _bank(path: Path) -> str:
+    from discovla.retrieval.rows import read_rows
     from discovla.retrieval.stored import read_texts
 
-    return f"features of the bank: {len(read_texts(path).tensors['text']):,} captions"
+    features = read_texts(path)
+    return f"features of the bank: {len(read_rows(features)):,} captions"
 
 
 def _frames(path: Path) -> str:
@@ -72,6 +74,13 @@ def _captions(path: Path) -> str:
     return f"captions {metadata['captions_id']} ({metadata['kind']}): {len(rows):,} rows"
 
 
+def _caption_tokens(path: Path) -> str:
+    from discovla.captioning.tokens import read_tokens
+
+    rows, words = read_tokens(path).shape
+    return f"token ids of captions: {rows:,} rows of {words}"
+
+
 def _config(path: Path) -> str:
     from discovla.training.checkpoint import read_run_config
 
@@ -87,9 +96,12 @@ def _adapter(path: Path) -> str:
 
 
 def _features(path: Path) -> str:
+    from discovla.retrieval.rows import read_rows
     from discovla.retrieval.stored import read_features
 
-    tensors = read_features(path).tensors
+    features = read_features(path)
+    read_rows(features)
+    tensors = features.tensors
     return f"features: {len(tensors['text']):,} captions, {len(tensors['video']):,} videos"
 
 
@@ -106,7 +118,7 @@ def _selection(path: Path) -> str:
 
 
 def _object(path: Path, keys: tuple[str, ...], what: str) -> dict[str, Any]:
-    found = read_json(path)
+    found = read_record(path)
     missing = [key for key in keys if not isinstance(found, dict) or key not in found]
     if missing:
         raise UserError(f"{path}: not {what}: no {', '.join(missing)}")
@@ -148,6 +160,12 @@ def _table(path: Path) -> str:
     return f"table: {len(frame)} rows, {int(frame['run_id'].notna().sum())} measured"
 
 
+def _comparison(path: Path) -> str:
+    from discovla.report.rank_changes import COLUMNS
+
+    return f"ranks of {len(_csv(path, COLUMNS, 'a comparison of ranks')):,} queries in two rows"
+
+
 def _check(path: Path) -> str:
     found = _object(path, ("dataset", "videos", "counts"), "a data check")
     return f"check of {found['dataset']}: {found['counts']}"
@@ -158,6 +176,7 @@ KINDS: dict[str, Callable[[Path], str]] = {
     "clips.parquet": _clips,
     "frames/*/*-of-*.arrow": _frames,
     "resources/*/frames/*": _frames,
+    "captions/*.tokens/*.arrow": _caption_tokens,
     "captions/*/*-of-*.parquet": _captions,
     "captions/*.parquet": _captions,
     "runs/*/config.json": _config,
@@ -173,6 +192,7 @@ KINDS: dict[str, Callable[[Path], str]] = {
     "results/*/*/*.json": _row,
     "curve.csv": _curve,
     "seed*/selection.csv": _selection,
+    "compare/*/*.csv": _comparison,
     "*.csv": _table,
 }
 """How an artefact is recognised, by the end of its path."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -92,24 +93,16 @@ def evaluate_matrix(
     if post != "none":
         _warn_of_units(sim, units, factor)
     columns = check_truth(truth, sim.shape)
-    return _evaluate(
-        *(Tiles(MatrixScores(sim), columns), ties, post, values, factor, bank, video_bank)
-    )
+    rescoring = _rescoring(sim.shape, post, values, factor, bank, video_bank)
+    return _evaluate(Tiles(MatrixScores(sim), columns), rescoring, ties, post, values)
 
 
 def _evaluate(
-    tiles: Tiles,
-    ties: Ties,
-    post: Post,
-    values: Mapping[str, float],
-    factor: float,
-    bank: Bank | None,
-    video_bank: Bank | None,
+    tiles: Tiles, rescoring: Rescoring, ties: Ties, post: Post, values: Mapping[str, float]
 ) -> dict[str, Any]:
-    """What `evaluate_matrix` returns; `values` in units of cosine, of which scores are `factor`."""
+    """What `evaluate_matrix` returns; `values` are the parameters in units of cosine."""
     if ties not in TIES:
         raise UserError(f"ties: {ties!r}; allowed: {', '.join(TIES)}")
-    rescoring = _rescoring(tiles.shape, post, values, factor, bank, video_bank)
     found = standings(tiles, rescoring)
     entry: dict[str, Any] = {"name": post, "params": dict(values)}
     entry |= {"units": "cosine" if values else None, "transductive": post == "dsl"}
@@ -237,6 +230,37 @@ def _released(found: Mapping[Direction, Standing]) -> dict[str, Any]:
     return {"released": {d: _of(found, d, lambda f: summarise(f, "popular")) for d in DIRECTIONS}}
 
 
+@dataclass(frozen=True)
+class Scored:
+    """Stored features as a walk over scores, and what to do to them before they are ranked."""
+
+    features: Features
+    tiles: Tiles
+    rescoring: Rescoring
+    values: dict[str, float]
+    """Parameters of the post-processing, in units of cosine."""
+
+
+def open_scored(
+    features_path: str | Path,
+    bank_path: str | Path | None = None,
+    *,
+    post: Post = "none",
+    **parameters: float | None,
+) -> Scored:
+    """The scores of a features file; arguments and errors are those of `evaluate_features`."""
+    features = read_features(features_path)
+    text, video = (features.tensors[n].astype(np.float32, copy=False) for n in ("text", "video"))
+    scale = float(features.tensors["logit_scale"])
+    values = resolve_parameters(post, "cosine", scale, parameters)
+    truth = check_truth(features.tensors["truth"], (len(text), len(video)))
+    bank = None
+    if bank_path is not None:
+        bank = feature_blocks(read_bank(bank_path, features).tensors["text"], video)
+    rescoring = _rescoring((len(text), len(video)), post, values, 1.0, bank, None)
+    return Scored(features, Tiles(FeatureScores(text, video), truth), rescoring, values)
+
+
 def evaluate_features(
     features_path: str | Path,
     bank_path: str | Path | None = None,
@@ -265,16 +289,9 @@ def evaluate_features(
         UserError: damaged or foreign files, besides those of `evaluate_matrix`.
     """
     started, clock = datetime.now(UTC), perf_counter()
-    features = read_features(features_path)
-    text, video = (features.tensors[n].astype(np.float32, copy=False) for n in ("text", "video"))
-    scale = float(features.tensors["logit_scale"])
-    values = resolve_parameters(post, "cosine", scale, parameters)
-    truth = check_truth(features.tensors["truth"], (len(text), len(video)))
-    bank = None
-    if bank_path is not None:
-        bank = feature_blocks(read_bank(bank_path, features).tensors["text"], video)
-    tiles = Tiles(FeatureScores(text, video), truth)
-    measured = _evaluate(tiles, ties, post, values, 1.0, bank, None)
+    scored = open_scored(features_path, bank_path, post=post, **parameters)
+    features = scored.features
+    measured = _evaluate(scored.tiles, scored.rescoring, ties, post, scored.values)
     version = dict(code_version())
     versions = version.pop("versions")
     return {

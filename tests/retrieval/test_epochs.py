@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from discovla.cli import main
 from discovla.errors import UserError
 from discovla.retrieval.epochs import checkpoints
 from discovla.retrieval.features import extract_features
+from discovla.tensors import read_tensors, save_tensors
 from discovla.training.loop import train
 from tests.training import world as worlds
 from tests.training.world import World
@@ -50,10 +51,8 @@ def test_the_end_of_the_last_epoch_is_not_listed_twice(world: World, tmp_path: P
 def test_a_checkpoint_of_another_training_is_refused(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "copy")
     path = tmp_path / "copy" / "checkpoints" / "epoch1.safetensors"
-    tensors = load_file(path)
-    with safe_open(path, "numpy") as file:
-        metadata = file.metadata()
-    save_file(tensors, path, metadata={**metadata, "seed": "9"})
+    tensors, metadata = read_tensors(path, "")
+    save_tensors(path, tensors, {**metadata, "seed": "9"})
     with pytest.raises(UserError, match=r"epoch1\.safetensors: of another training"):
         list(checkpoints(tmp_path / "copy"))
 

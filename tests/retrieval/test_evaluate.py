@@ -323,7 +323,7 @@ def test_files_that_are_no_features_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         evaluate_features(path)
     path.write_bytes(b"\x00" * 20)
-    with pytest.raises(UserError, match="not a readable safetensors file"):
+    with pytest.raises(UserError, match="damaged or no safetensors file"):
         evaluate_features(path)
     save_file({"text": np.eye(2, dtype=np.float32)}, path)
     with pytest.raises(UserError, match=r"without video, truth, logit_scale, schema, run_id, seed"):
@@ -332,6 +332,6 @@ def test_files_that_are_no_features_are_refused(tmp_path: Path) -> None:
 
 def test_features_of_another_format_are_refused(files: dict[str, Path]) -> None:
     tensors = load_file(files["test"])
-    save_file(tensors, files["test"], metadata=metadata(schema="2"))
-    with pytest.raises(UserError, match="version 2, 1 is read here"):
+    save_file(tensors, files["test"], metadata=metadata(schema="3"))
+    with pytest.raises(UserError, match="version 3, 2 is read here"):
         evaluate_features(files["test"])
