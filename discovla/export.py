@@ -31,8 +31,8 @@ from discovla.training.trainer import ADAPTER_NAME
 
 CARD, BACKBONE, CLIP_WEIGHTS = "README.md", "backbone", "open_clip_model.safetensors"
 FORMATS = ("discovla", "open_clip")
-_CHANGES_NO_FORWARD = {"trainable", "qkv"}
-"""Hooks of a method that is a plain CLIP once its LoRA is merged."""
+_CHANGES_NO_FORWARD = {"trainable", "qkv", "text_inputs", "losses"}
+"""Hooks that a method may have and be a plain CLIP once its LoRA is merged."""
 
 
 def export(folder: str | Path, output: str | Path, form: str = "discovla") -> None:

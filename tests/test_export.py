@@ -105,7 +105,7 @@ def test_the_trained_part_was_large_enough_to_matter(
 
 
 def test_attention_that_open_clip_has_not_is_refused(runs: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"discovla does not fit .*\(attend, .*open_clip has no"):
+    with pytest.raises(UserError, match=r"discovla does not fit .*\(attend\), .*open_clip has no"):
         export(runs["discovla"], tmp_path / "plain", "open_clip")
     assert not (tmp_path / "plain").exists()
 
