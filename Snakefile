@@ -18,6 +18,7 @@ include: "workflow/rules/captions.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/tables.smk"
+include: "workflow/rules/report.smk"
 include: "workflow/rules/demo.smk"
 
 
@@ -44,7 +45,7 @@ rule all:
 
 
 rule demo:
-    """Tables 1, 5 and 9, one figure and a summary, on the embedded demo world."""
+    """Tables 1, 5 and 9, one figure, a summary and the report page, on the embedded demo world."""
     input:
         demo_targets(),
 

@@ -74,6 +74,13 @@ def _captions(path: Path) -> str:
     return f"captions {metadata['captions_id']} ({metadata['kind']}): {len(rows):,} rows"
 
 
+def _caption_tokens(path: Path) -> str:
+    from discovla.captioning.tokens import read_tokens
+
+    rows, words = read_tokens(path).shape
+    return f"token ids of captions: {rows:,} rows of {words}"
+
+
 def _config(path: Path) -> str:
     from discovla.training.checkpoint import read_run_config
 
@@ -96,6 +103,18 @@ def _features(path: Path) -> str:
     read_rows(features)
     tensors = features.tensors
     return f"features: {len(tensors['text']):,} captions, {len(tensors['video']):,} videos"
+
+
+def _cost(path: Path) -> str:
+    found = _object(path, ("run_id", "step", "wall_seconds", "sessions"), "a training's cost")
+    return f"cost of {found['run_id']} up to step {found['step']}: {found['wall_seconds']} s"
+
+
+def _selection(path: Path) -> str:
+    from discovla.report.selection import COLUMNS
+
+    frame = _csv(path, COLUMNS, "a choice of checkpoints")
+    return f"choice among {len(frame)} checkpoints of a training"
 
 
 def _object(path: Path, keys: tuple[str, ...], what: str) -> dict[str, Any]:
@@ -141,6 +160,12 @@ def _table(path: Path) -> str:
     return f"table: {len(frame)} rows, {int(frame['run_id'].notna().sum())} measured"
 
 
+def _comparison(path: Path) -> str:
+    from discovla.report.rank_changes import COLUMNS
+
+    return f"ranks of {len(_csv(path, COLUMNS, 'a comparison of ranks')):,} queries in two rows"
+
+
 def _check(path: Path) -> str:
     found = _object(path, ("dataset", "videos", "counts"), "a data check")
     return f"check of {found['dataset']}: {found['counts']}"
@@ -151,18 +176,23 @@ KINDS: dict[str, Callable[[Path], str]] = {
     "clips.parquet": _clips,
     "frames/*/*-of-*.arrow": _frames,
     "resources/*/frames/*": _frames,
+    "captions/*.tokens/*.arrow": _caption_tokens,
     "captions/*/*-of-*.parquet": _captions,
     "captions/*.parquet": _captions,
     "runs/*/config.json": _config,
     "adapter.safetensors": _adapter,
+    "epochs/*.safetensors": _features,
     "epoch*.safetensors": _adapter,
     "features.test.safetensors": _features,
     "features.val.safetensors": _features,
     "features.bank.safetensors": _bank,
     "metrics.*.json": _metrics,
     "check.json": _check,
+    "cost.json": _cost,
     "results/*/*/*.json": _row,
     "curve.csv": _curve,
+    "seed*/selection.csv": _selection,
+    "compare/*/*.csv": _comparison,
     "*.csv": _table,
 }
 """How an artefact is recognised, by the end of its path."""

@@ -31,7 +31,9 @@ def test_conda_environment_equals_the_lock(root: Path) -> None:
         version = pin.split("==")[1].split(";")[0].strip()
         assert lock[_name(pin)] == {version}, pin
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    assert {_name(pin) for pin in pins} == {_name(d) for d in project["dependencies"]}
+    extras = project["optional-dependencies"]
+    needed = [*project["dependencies"], *extras["search"], *extras["slurm"]]
+    assert {_name(pin) for pin in pins} == {_name(d) for d in needed}
 
 
 def test_lock_is_hashed_and_carries_no_addresses(root: Path) -> None:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from discovla.captioning import table
 from discovla.captioning.clips import Answer, TrainingClip, rows_of, training_clips
-from discovla.captioning.engine import Captioner, fault_of
+from discovla.captioning.engine import Caption, Captioner, fault_of
 from discovla.captioning.prompt import PROMPTS, prompt_text
 from discovla.data.store import FrameStore
 from discovla.errors import UserError
@@ -174,27 +174,40 @@ def _caption_part(
 def _answers(
     images: Sequence[NDArray[np.uint8]], prompts: Sequence[str], captioner: Captioner
 ) -> list[Answer]:
-    """One answer per question; those that are empty or in a loop are asked for once more."""
-    first = captioner.caption(images, prompts)
-    faults = [fault_of(caption.text) for caption in first]
-    answers = [Answer.of(c, fault or "ok") for c, fault in zip(first, faults, strict=True)]
-    faulty = [i for i, fault in enumerate(faults) if fault]
-    if not faulty:
-        return answers
-    second = captioner.caption(
-        [images[i] for i in faulty], [prompts[i] for i in faulty], second_try=True
+    """One answer per question; those with a fault are asked for once more."""
+    answers = [_answer(caption) for caption in captioner.caption(images, prompts)]
+    retries: tuple[tuple[tuple[str, ...], dict[str, bool]], ...] = (
+        (("empty", "repeated"), {"second_try": True}),
+        (("unfinished",), {"longer": True}),
     )
-    for i, caption in zip(faulty, second, strict=True):
-        fault = fault_of(caption.text)
-        if fault is None:
-            answers[i] = Answer.of(caption, "retried")
-        elif faults[i] == "empty":
-            answers[i] = Answer.of(caption, fault)  # a loop says more than nothing
+    faults = [answer.status for answer in answers]
+    for kinds, how in retries:
+        again = [i for i, fault in enumerate(faults) if fault in kinds]
+        if again:
+            second = captioner.caption(
+                [images[i] for i in again], [prompts[i] for i in again], **how
+            )
+            for i, caption in zip(again, second, strict=True):
+                answers[i] = _better(answers[i], _answer(caption))
     return answers
 
 
+def _answer(caption: Caption) -> Answer:
+    return Answer.of(caption, fault_of(caption.text, caption.finish_reason) or "ok")
+
+
+def _better(first: Answer, second: Answer) -> Answer:
+    """The more useful of two answers: a loop says more than nothing, the beginning more than it."""
+    if second.status == "ok":
+        return second._replace(status="retried")
+    worth = ("empty", "repeated", "unfinished").index
+    gain = worth(second.status) - worth(first.status)
+    longer = gain == 0 and first.status == "unfinished"
+    return second if gain > 0 or longer else first
+
+
 def _report_faults(rows: Sequence[Mapping[str, Any]]) -> None:
-    bad = [row for row in rows if row["status"] in ("empty", "repeated")]
+    bad = [row for row in rows if row["status"] in table.FAULTS]
     for row in bad[:20]:
         log.warning(
             "caption %r, position %d: %s after two tries: %r",

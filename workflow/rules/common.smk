@@ -8,8 +8,9 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from discovla.errors import UserError
-from discovla.experiments import Experiments, ID, POSTS
+from discovla.experiments import Experiments, ID, POSTS, SELECTIONS
 from discovla.files import read_record
+from discovla.report.parts import compared, reported
 
 # Jobs must find the Python that runs Snakemake, also when no environment is activated, and this
 # repository's package, also from another working directory or in an environment of their own.
@@ -42,15 +43,19 @@ wildcard_constraints:
     seed=r"\d+",
     split="test|val|bank",
     post="|".join(POSTS),
+    selection="|".join(SELECTIONS[1:]),
     method="|".join(EXPERIMENTS.methods),
+    before="[a-z0-9][a-z0-9_-]*",
+    after="[a-z0-9][a-z0-9_-]*",
+    picture="svg|png",
 
 
 # Targets
 
 
 def demo_targets():
-    names = ["table1.csv", "table5.csv", "table9.csv", "figure7.csv", "summary.md"]
-    return [f"results/demo/{name}" for name in names]
+    names = [f"{name}.csv" for name in reported(EXPERIMENTS, "demo")]
+    return [f"results/demo/{name}" for name in [*names, "summary.md", "report.html"]]
 
 
 def demo_all_targets():
@@ -231,6 +236,11 @@ def option(name, files):
     return f"--{name} {files[0]}" if files else ""
 
 
+def selection_splits(wildcards):
+    """The splits on which a checkpoint may be chosen; val only where there is one."""
+    return "val test" if EXPERIMENTS.has_val(wildcards.dataset) else "test"
+
+
 def post_parameters(wildcards):
     return EXPERIMENTS.defaults["post"].get(wildcards.post, {})
 
@@ -257,6 +267,35 @@ def metrics_of(wildcards):
     except UserError as error:
         raise WorkflowError(str(error)) from None
     return [path for row in rows for path in EXPERIMENTS.metrics_files(row)]
+
+
+def compared_features(wildcards):
+    """Test features of two rows of a table, and the bank where a row needs one."""
+    try:
+        rows = [
+            EXPERIMENTS.row(wildcards.dataset, wildcards.table, name)
+            for name in (wildcards.before, wildcards.after)
+        ]
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+    return [
+        str(Path(path).parent / f"features.{split}.safetensors")
+        for row in rows
+        for path in EXPERIMENTS.metrics_files(row)
+        for split in (["test", "bank"] if row.post == "qbnorm" else ["test"])
+    ]
+
+
+def report_parts(wildcards):
+    """What the report page of a dataset is made of; it also shows whatever else is there."""
+    folder = f"results/{wildcards.dataset}"
+    try:
+        pairs = compared(EXPERIMENTS, wildcards.dataset)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+    names = reported(EXPERIMENTS, wildcards.dataset)
+    names += [f"compare/{table}/{before}..{after}" for table, before, after in pairs]
+    return [f"{folder}/{name}.csv" for name in names]
 
 
 def grid_features(wildcards):
@@ -370,9 +409,11 @@ def loader_workers(wildcards, resources):
     return EXPERIMENTS.config["workers"] if on_gpu(wildcards) else 0
 
 
-def micro_batch(wildcards, resources):
+def training_memory(wildcards, resources):
+    """How training saves memory: options that change no result."""
     size = EXPERIMENTS.config["micro_batch"]
-    return f"--micro-batch {size}" if size else ""
+    pieces = f"--micro-batch {size}" if size else ""
+    return f"{pieces} --recompute" if EXPERIMENTS.config["recompute"] else pieces
 
 
 def strict(wildcards, resources):

@@ -48,10 +48,10 @@ rule train:
         folder=lambda wildcards, output: Path(output[0]).parent,
         device=device_of,
         workers=loader_workers,
-        micro_batch=micro_batch,
+        memory=training_memory,
         allow=allow_missing,
     shell:
         "{params.starter} -m discovla train --config {input.config} --annotations {input.annotations} "
         "--frames {params.frames} {params.captions} --seed {wildcards.seed} "
-        "--device {params.device} --workers {params.workers} {params.micro_batch} {params.allow} "
+        "--device {params.device} --workers {params.workers} {params.memory} {params.allow} "
         "--output {params.folder} > {log} 2>&1"
