@@ -150,7 +150,9 @@ def test_an_orphan_of_a_killed_snakemake_and_the_next_one_train_once(
     trained, alone = pipeline.trained("orphan"), pipeline.alone("orphan", tmp_path / "alone")
     assert trained.keys() == alone.keys()
     assert all(torch.equal(trained[name], alone[name]) for name in alone)
-    (first, *others) = [job["id"] for job in slurm.jobs("rule_train") if job["id"] >= orphan["id"]]
+    (first, *others) = [
+        job["id"] for job in slurm.jobs("rule_train") if int(job["id"]) >= int(orphan["id"])
+    ]
     assert first == orphan["id"]
     if others:  # sent while the orphan was at work; otherwise its result was there already
         assert "is there already; nothing to train" in pipeline.train_log("orphan")
