@@ -34,7 +34,9 @@ localrules:
     table,
     figure,
     grid,
+    selection,
     summary,
+    report_page,
 
 
 rule all:

@@ -7,6 +7,7 @@ There is no accounting database. The daemons are children of this process, ended
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -37,7 +38,7 @@ AuthInfo=cred_expire=5
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 MailProg=/bin/true
 MpiDefault=none
-ProctrackType=proctrack/linuxproc
+ProctrackType=proctrack/pgid
 TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
@@ -200,16 +201,13 @@ def _wait_until_up(slurm: Slurm, daemons: list[subprocess.Popen[bytes]]) -> None
 
 def _stop(slurm: Slurm, daemons: list[subprocess.Popen[bytes]]) -> None:
     """End jobs first, then the daemons, last one first."""
-    if len(daemons) > 1 and daemons[0].poll() is None:
-        try:
-            for state in ("PENDING", "RUNNING", "SUSPENDED"):
-                slurm.ask("scancel", "--quiet", "--full", "--signal=KILL", f"--state={state}")
-                slurm.ask("scancel", "--quiet", f"--state={state}")
+    if daemons and daemons[0].poll() is None:
+        with contextlib.suppress(RuntimeError, subprocess.TimeoutExpired):
+            slurm.ask("scancel", "--quiet", "--user=root")
+            slurm.ask("scancel", "--quiet", "--user=root", "--full", "--signal=KILL")
             deadline = time.monotonic() + 30
             while not slurm.idle() and time.monotonic() < deadline:
                 time.sleep(0.2)
-        except (RuntimeError, subprocess.TimeoutExpired):
-            pass
     for daemon in reversed(daemons):
         daemon.terminate()
         try:

@@ -54,28 +54,31 @@ def running(
 
 
 @pytest.fixture(scope="module")
-def ended(running: tuple[Fates, subprocess.Popen[bytes]]) -> Fates:
-    """The same after its end."""
-    fates, process = running
-    assert fates.wait(process) == 1  # one rule fails whatever is done
-    return fates
-
-
-def test_cancelled_and_preempted_in_the_middle(
+def disturbed(
     running: tuple[Fates, subprocess.Popen[bytes]], slurm: Slurm
-) -> None:
+) -> tuple[Fates, subprocess.Popen[bytes]]:
+    """The same after one job was cancelled and another one preempted."""
     fates, process = running
     until(lambda: fates.starts("cancelled"), process)
     slurm.ask("scancel", fates.starts("cancelled")[0])
     until(lambda: fates.starts("preempted"), process)
     urgent = ["sbatch", "--parsable", "-p", "urgent", "--gres=token:1", "--output=/dev/null"]
-    urgent = slurm.ask(*urgent, "--wrap=sleep 1")
-    until(lambda: slurm.show(urgent)["JobState"] == "COMPLETED", process)
-    assert len(fates.starts("preempted")) == 1  # the other job has had its turn first
+    job = slurm.ask(*urgent, "--wrap=sleep 1")
+    until(lambda: slurm.show(job)["JobState"] == "COMPLETED", process)
+    assert len(fates.starts("preempted")) == 1  # the urgent one has had its turn first
+    return running
+
+
+@pytest.fixture(scope="module")
+def ended(disturbed: tuple[Fates, subprocess.Popen[bytes]]) -> Fates:
+    """The same after its end."""
+    fates, process = disturbed
+    assert fates.wait(process) == 1  # one rule fails whatever is done
+    return fates
 
 
 def test_ctrl_c_cancels_the_jobs_and_the_same_command_goes_on(
-    slurm: Slurm, running: object, tmp_path: Path
+    slurm: Slurm, disturbed: object, tmp_path: Path
 ) -> None:
     workflow = Fates(slurm, tmp_path / "interrupted", SNAKEFILE)
     process = workflow.start("out/cancelled.txt")
@@ -102,7 +105,8 @@ def test_a_group_of_caption_shards_takes_turns_on_one_gpu(ended: Fates, slurm: S
     )
     assert first["job"] == second["job"]
     assert slurm.show(first["job"])["TresPerJob"] == "gres:gpu:1"
-    assert first["visible"] == second["visible"] == "0"
+    assert first["visible"] == second["visible"]
+    assert first["visible"] in ("0", "1")
     assert first["end"] <= second["begin"]
 
 
@@ -110,10 +114,13 @@ def test_a_failing_rule_is_reported_with_its_reason_last(ended: Fates) -> None:
     assert len(ended.starts("fails")) == 2  # a retry, for Snakemake cannot know
     said = ended.said()
     assert "Error in rule fails" in said
-    last = said[said.rindex("Complete log") :] if "Complete log" in said else said
-    assert "the reason of the failure, in plain words\n(log: logs/fails.log)" in said, last[-2000:]
-    (slurm_log,) = ((ended.folder / "logs" / "slurm").glob("rule_fails/*.log"),)
-    assert any("fails" in path.read_text() for path in slurm_log)
+    reason = "the reason of the failure, in plain words\n(log: logs/fails.log)\n"
+    assert said.count(reason) == 1
+    assert said.index(reason) > said.rindex("Error in rule")
+    assert "(log: logs/cancelled.log)" not in said  # it succeeded in the end
+    logs = list((ended.folder / "logs" / "slurm" / "rule_fails").glob("*.log"))
+    assert len(logs) == 2
+    assert all(str(path) in said for path in logs)
 
 
 def test_a_cancelled_job_is_noticed_and_sent_again(ended: Fates, slurm: Slurm) -> None:
@@ -153,6 +160,19 @@ def slurm_log(fates: Fates, rule: str, job: str) -> str:
 
 def test_nothing_runs_after_the_end(ended: Fates, slurm: Slurm) -> None:
     until(slurm.idle)
-    commands = list(Path("/proc").glob("[0-9]*/cmdline"))
-    ours = str(ended.folder).encode()
-    assert not [path for path in commands if path.exists() and ours in path.read_bytes()]
+    # The folder of this file's tests stands in the command of every job.
+    ours = str(ended.folder.parent).encode()
+
+    def left() -> list[str]:
+        commands = (read_bytes(path) for path in Path("/proc").glob("[0-9]*/cmdline"))
+        return [c.decode() for c in commands if b"slurm-jobstep" in c and ours in c]
+
+    until(lambda: not left())
+
+
+def read_bytes(path: Path) -> bytes:
+    """Content of a file; nothing if its process has ended meanwhile."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""

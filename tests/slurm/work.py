@@ -63,7 +63,7 @@ def twice(output: Path) -> None:
             time.sleep(0.1)
             if stop.requested:
                 time.sleep(2)  # saving takes a while
-                write(state, count=count)
+                write(state, count=count + 1)
             stop.obey()
 
 

@@ -49,6 +49,14 @@ def test_every_request_grows_with_the_attempt_and_has_an_end() -> None:
             assert values[-1] == values[-2]
 
 
+def test_every_rule_with_a_request_of_its_own_has_one_in_the_profile() -> None:
+    rules = "".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
+    bodies = re.findall(r"^rule (\w+):\n((?:[ \n].*\n|\n)+)", rules, flags=re.MULTILINE)
+    asking = {name for name, body in bodies if " mem_mb=" in body}
+    assert asking == set(SLURM["set-resources"])
+    assert asking == {"sample_frames"} | {name for name, body in bodies if " gpu=" in body}
+
+
 def test_no_gpu_limit_cuts_what_a_training_asks_for() -> None:
     assert "gpu" not in SLURM["resources"]
 
