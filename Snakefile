@@ -18,13 +18,22 @@ include: "workflow/rules/captions.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/tables.smk"
+include: "workflow/rules/report.smk"
 include: "workflow/rules/demo.smk"
 
 
+# On a cluster these run where Snakemake runs: seconds each, less than it takes to start a job.
 localrules:
     all,
     demo,
     demo_all,
+    check,
+    run_config,
+    row,
+    table,
+    figure,
+    grid,
+    summary,
 
 
 rule all:

@@ -15,11 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from discovla.captioning.fingerprint import folder_fingerprint
 from discovla.captioning.prompt import PROMPTS
 from discovla.config import (
     ID,
     check_names,
     check_quotes,
+    check_selections,
     load_checked,
     load_folder,
     load_yaml,
@@ -29,10 +31,10 @@ from discovla.config import (
 from discovla.errors import UserError
 from discovla.files import content_hash
 from discovla.models.dims import read_dims
-from discovla.runs import PAPER_BACKBONE, POSTS, Row, Run
+from discovla.runs import PAPER_BACKBONE, POSTS, SELECTIONS, Row, Run
 from discovla.settings import FRAME_STORAGE, RunSettings
 
-__all__ = ["ID", "PAPER_BACKBONE", "POSTS", "Experiments", "Row", "Run", "located"]
+__all__ = ["ID", "PAPER_BACKBONE", "POSTS", "SELECTIONS", "Experiments", "Row", "Run", "located"]
 
 #: What else of a captioner decides its answers; hashed where it is not this.
 CAPTIONER_DEFAULTS = {"engine": "transformers", "grid": "processor", "sampling": None}
@@ -91,6 +93,7 @@ class Experiments:
         )
         check_names(folder, found.datasets, found.tables, found.figures)
         check_quotes(folder, found.tables, config["quote"])
+        check_selections(folder, found.tables, found.methods)
         return found
 
     # Datasets
@@ -115,6 +118,10 @@ class Experiments:
         """Seeds of every run on this dataset."""
         own = self.config["seeds"] or self.dataset(name).get("seeds") or self.defaults["seeds"]
         return list(own)
+
+    def has_val(self, name: str) -> bool:
+        """Whether a dataset has a split to choose on."""
+        return "val" in self.dataset(name).get("expected", {})
 
     def device(self, name: str) -> str:
         """`cpu`, `cuda` or `auto`: the dataset's own choice goes first."""
@@ -152,7 +159,7 @@ class Experiments:
             "backbone": entry["backbones"][backbone],
         }
         settings = RunSettings.from_mapping(values, where)
-        found = self._backbone(settings.backbone, where)
+        found = self.backbone(settings.backbone, where)
         if dims := read_dims(found["architecture"]):
             try:
                 settings.options.check(settings, dims)
@@ -179,7 +186,8 @@ class Experiments:
             )
         return {**known[protocol]["set"], **known[protocol].get("datasets", {}).get(dataset, {})}
 
-    def _backbone(self, name: str, where: str) -> dict[str, Any]:
+    def backbone(self, name: str, where: str) -> dict[str, Any]:
+        """An entry of config/backbones.yaml, its weights replaced by the user's own file."""
         if name not in self.backbones:
             raise UserError(f"{where}: no backbone {name!r}; known: {sorted(self.backbones)}")
         entry = dict(self.backbones[name])
@@ -223,6 +231,9 @@ class Experiments:
             for name, default in CAPTIONER_DEFAULTS.items()
             if captioner.get(name, default) != default
         }
+        # A model that is fetched by its id, or comes with this package, is known by its name.
+        if captioner.get("engine") != "server" and Path(captioner["model"]).is_dir():
+            deciding["weights"] = folder_fingerprint(captioner["model"])
         return content_hash(
             {"frames_id": frames_id, "prompt": PROMPTS[settings.captions], **deciding}
         )
@@ -232,8 +243,8 @@ class Experiments:
     def rows(self, dataset: str, table: str) -> list[Row]:
         """The rows of a table for one dataset, in the paper's order.
 
-        Left out: rows of a backbone that the dataset has not, and rows with nothing to show (no
-        method to train and nothing printed for this dataset).
+        Left out: rows of a backbone or a val split that the dataset has not, and rows with nothing
+        to show (no method to train and nothing printed for this dataset).
         """
         if table in self.figures:
             return self._points(dataset, table)
@@ -256,17 +267,17 @@ class Experiments:
             return []
         seeds = self.seeds(row.dataset)[: None if row.run.trains else 1]
         folder = f"{results}/{row.dataset}/runs/{row.run.run_id}"
-        return [f"{folder}/seed{seed}/metrics.{row.post}.json" for seed in seeds]
+        return [f"{folder}/seed{seed}/{row.metrics_name}" for seed in seeds]
 
     def _row(self, dataset: str, table: str, spec: Mapping[str, Any]) -> Row | None:
         backbone = spec.get("backbone", PAPER_BACKBONE)
         if backbone not in self.dataset(dataset)["backbones"]:
             return None
-        if dataset not in spec.get("datasets", [dataset]):
+        no_choice = spec.get("selection") == "val_best" and not self.has_val(dataset)
+        if no_choice or dataset not in spec.get("datasets", [dataset]):
             return None
-        method = spec.get("method")
-        if spec["row"] in self.config["quote"].get(table, ()):
-            method = None
+        quoted = spec["row"] in self.config["quote"].get(table, ())
+        method = None if quoted else spec.get("method")
         paper = self._paper(table, spec, dataset)
         if method is None and not paper:
             return None
@@ -284,6 +295,7 @@ class Experiments:
             dataset=dataset,
             run=run,
             post=spec.get("post", "none"),
+            selection=spec.get("selection", "last"),
             recipe=recipe,
             protocol=protocol,
             backbone=self.dataset(dataset)["backbones"][backbone],
@@ -351,7 +363,7 @@ class Experiments:
         own = self.dataset(dataset).get("grids", {}).get(method)
         if own is None and method not in self.grids():
             raise UserError(f"method {method!r} has no grid; those that have: {self.grids()}")
-        if "val" not in self.dataset(dataset).get("expected", {}):
+        if not self.has_val(dataset):
             raise UserError(
                 f"{dataset} has no validation split, and to choose on its test split would be no "
                 "choice. Choose on another dataset and set the value in config/methods.yaml"
@@ -374,6 +386,10 @@ class Experiments:
         """Tables and figures that the paper prints for this dataset."""
         specs = {**self.tables, **self.figures}
         return sorted(name for name, spec in specs.items() if dataset in spec["prints"])
+
+    def reported(self, dataset: str) -> list[str]:
+        """Tables and figures that the dataset's report page is made of."""
+        return list(self.dataset(dataset).get("report", self.printed(dataset)))
 
     def runs(self, dataset: str) -> dict[str, Run]:
         """Every run that a table, figure or grid of this dataset needs, once.

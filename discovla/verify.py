@@ -98,6 +98,13 @@ def _features(path: Path) -> str:
     return f"features: {len(tensors['text']):,} captions, {len(tensors['video']):,} videos"
 
 
+def _selection(path: Path) -> str:
+    from discovla.report.selection import COLUMNS
+
+    frame = _csv(path, COLUMNS, "a choice of checkpoints")
+    return f"choice among {len(frame)} checkpoints of a training"
+
+
 def _object(path: Path, keys: tuple[str, ...], what: str) -> dict[str, Any]:
     found = read_record(path)
     missing = [key for key in keys if not isinstance(found, dict) or key not in found]
@@ -141,6 +148,12 @@ def _table(path: Path) -> str:
     return f"table: {len(frame)} rows, {int(frame['run_id'].notna().sum())} measured"
 
 
+def _comparison(path: Path) -> str:
+    from discovla.report.rank_changes import COLUMNS
+
+    return f"ranks of {len(_csv(path, COLUMNS, 'a comparison of ranks')):,} queries in two rows"
+
+
 def _check(path: Path) -> str:
     found = _object(path, ("dataset", "videos", "counts"), "a data check")
     return f"check of {found['dataset']}: {found['counts']}"
@@ -155,6 +168,7 @@ KINDS: dict[str, Callable[[Path], str]] = {
     "captions/*.parquet": _captions,
     "runs/*/config.json": _config,
     "adapter.safetensors": _adapter,
+    "epochs/*.safetensors": _features,
     "epoch*.safetensors": _adapter,
     "features.test.safetensors": _features,
     "features.val.safetensors": _features,
@@ -163,6 +177,8 @@ KINDS: dict[str, Callable[[Path], str]] = {
     "check.json": _check,
     "results/*/*/*.json": _row,
     "curve.csv": _curve,
+    "selection.csv": _selection,
+    "compare/*/*.csv": _comparison,
     "*.csv": _table,
 }
 """How an artefact is recognised, by the end of its path."""

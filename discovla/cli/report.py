@@ -16,7 +16,7 @@ def add_parser(subparsers: Any) -> None:
     """Register `table` and `figure`."""
     for name, sample, what in (
         ("table", "table5", "CSV, Markdown and LaTeX"),
-        ("figure", "figure6", "CSV and SVG"),
+        ("figure", "figure6", "CSV, SVG and PNG"),
     ):
         parser = subparsers.add_parser(
             name,
@@ -44,7 +44,7 @@ def write(args: argparse.Namespace) -> int:
         from discovla.report.figures import build_figure, write_figure
 
         figure = build_figure(experiments, args.dataset, args.name)
-        write_figure(figure, csv=f"{stem}.csv", svg=f"{stem}.svg")
+        write_figure(figure, csv=f"{stem}.csv", pictures=[f"{stem}.svg", f"{stem}.png"])
     else:
         from discovla.report.tables import build_table, write_table
 

@@ -28,7 +28,8 @@ example:
 
   torchrun --nproc-per-node 4 -m discovla train --config …    (4 GPUs of this machine)
 
-exit code: 0 trained, 1 an input must be mended or a loss is not finite, 130 interrupted and saved
+exit code: 0 trained, 1 an input must be mended or a loss is not finite, 130 or 143
+interrupted (SIGINT, SIGTERM) and saved
 """
 
 
@@ -55,6 +56,12 @@ def add_parser(subparsers: Any) -> None:
         type=int,
         metavar="N",
         help="samples that a process encodes at a time; all of its share if not given",
+    )
+    add(
+        "--recompute",
+        action="store_true",
+        help="compute every block again in the backward pass instead of keeping its inside "
+        "(activation checkpointing): little memory, a third more time, the same bits",
     )
     add("--save-every", type=int, default=200, metavar="STEPS", help="save state; %(default)s")
     add("--log-every", type=int, default=20, metavar="STEPS", help="read losses; %(default)s")
@@ -88,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
             save_every=args.save_every,
             log_every=args.log_every,
             micro_batch=args.micro_batch,
+            recompute=args.recompute,
             world=world,
             allow_missing=args.allow_missing,
             where=args.config,

@@ -16,18 +16,16 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, fields
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 
 from discovla.data.decode import ClipFrames, DecodeError, Header, Request, decode_clip, probe
+from discovla.data.decode.evidence import Evidence, collect
 from discovla.data.decode.inspection import Inspection, inspect
 from discovla.data.decode.request import failure
 from discovla.data.sampling import SamplingError
 from discovla.errors import UserError
-
-if TYPE_CHECKING:
-    from discovla.data.judge import Evidence
 
 log = logging.getLogger(__name__)
 
@@ -87,9 +85,7 @@ class DecodeWorker:
         return Inspection(**header)
 
     def evidence(self, path: str, reader: str = "auto") -> Evidence:
-        """`judge.collect` within the time limit."""
-        from discovla.data.judge import Evidence
-
+        """`decode.evidence.collect` within the time limit."""
         header, _ = self._ask("evidence", path, {"path": path, "reader": reader})
         return Evidence(**header)
 
@@ -207,7 +203,8 @@ def read_frames(
 
 def serve() -> None:
     """The child process: answer requests until the parent closes the pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to all processes: the parent decides
+        signal.signal(number, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not mix with the answers
     for line in sys.stdin.buffer:
@@ -229,8 +226,6 @@ def _answer(action: str, arguments: dict[str, Any]) -> tuple[dict[str, Any], byt
             return asdict(probe(**arguments)), b""
         if action == "inspect":
             return asdict(inspect(**arguments)), b""
-        from discovla.data.judge import collect
-
         return asdict(collect(**arguments)), b""
     except UserError as error:
         known = next(kind for kind in type(error).__mro__ if kind.__name__ in _ERRORS)

@@ -89,7 +89,7 @@ def show_captions(
     check_format(output)
     store = FrameStore(frames, tables[0].metadata["frames_id"])
     rows = first_captions(annotations, store, tables[0], clip_ids, clips)
-    shown = [_clip(row, store, tables, count) for row in rows.itertuples()]
+    shown = [shown_clip(row, store, tables, count) for row in rows.itertuples()]
     _draw(shown, [_heading(table) for table in tables], output)
     return [clip.clip_id for clip in shown]
 
@@ -118,7 +118,10 @@ def first_captions(
     return rows.loc[list(clip_ids)] if clip_ids else rows.iloc[evenly(clips, len(rows))]
 
 
-def _clip(row: Any, store: FrameStore, tables: Sequence[CaptionTable], count: int) -> ShownClip:
+def shown_clip(
+    row: Any, store: FrameStore, tables: Sequence[CaptionTable], count: int
+) -> ShownClip:
+    """A row of `first_captions` with `count` frames and their pseudo captions in every table."""
     positions = evenly(count, store.frames)
     frames, meta = store.clip(row.clip_id), store.meta(row.clip_id)
     columns = []

@@ -21,6 +21,9 @@ FORMATS = (".svg", ".png")
 #: Characters that XML cannot hold, whatever the escaping.
 _UNPRINTABLE = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _THUMBNAIL = (160, 120)
+#: Colours that stay apart in every kind of colour vision (Okabe and Ito), and in grey. A second
+#: sign (shape, hatching, words) always says the same.
+NEARER, AWAY, UNCHANGED = "#0072b2", "#d55e00", "#6e6e6e"
 
 
 def plain(text: str, width: int, lines: int = 6) -> str:
@@ -52,8 +55,11 @@ def check_format(path: str | Path) -> None:
 
 
 @contextmanager
-def drawing(path: str | Path, size: tuple[float, float]) -> Iterator[Any]:
-    """A matplotlib figure of `size` inches, written to `path` (`.svg` or `.png`) at the end."""
+def drawing(path: str | Path, size: tuple[float, float], dpi: int = 120) -> Iterator[Any]:
+    """A matplotlib figure of `size` inches, written to `path` (`.svg` or `.png`) at the end.
+
+    `dpi`: pixels per inch of a PNG, and of the frames in either.
+    """
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -74,6 +80,6 @@ def drawing(path: str | Path, size: tuple[float, float]) -> Iterator[Any]:
             yield figure
             metadata = {"Date": None} if Path(path).suffix == ".svg" else {"Software": None}
             with atomic_path(path) as temporary:
-                figure.savefig(temporary, metadata=metadata, dpi=120)
+                figure.savefig(temporary, metadata=metadata, dpi=dpi)
         finally:
             plt.close(figure)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from discovla.errors import UserError
 from discovla.experiments import Experiments
 from discovla.files import atomic_write
 from discovla.provenance import code_version
@@ -18,12 +19,18 @@ def stage_times(folder: Path) -> pd.DataFrame:
 
     Returns:
         One line per stage: jobs, wall_s, cpu_s (sums over jobs), peak_mb (largest job).
+
+    Raises:
+        UserError: a damaged file, by name.
     """
     lines = []
     for path in sorted(folder.rglob("*.tsv")):
         stage = path.relative_to(folder).parts[0].removesuffix(".tsv")
-        last = pd.read_csv(path, sep="\t", na_values="-").iloc[-1]
-        lines.append((stage, 1, last["s"], last["cpu_time"], last["max_rss"]))
+        try:
+            last = pd.read_csv(path, sep="\t", na_values="-").iloc[-1]
+            lines.append((stage, 1, last["s"], last["cpu_time"], last["max_rss"]))
+        except (OSError, ValueError, IndexError, KeyError) as error:
+            raise UserError(f"{path}: not a benchmark file ({error}); remove it") from None
     frame = pd.DataFrame(lines, columns=["stage", "jobs", "wall_s", "cpu_s", "peak_mb"])
     sums = {"jobs": "sum", "wall_s": "sum", "cpu_s": "sum", "peak_mb": "max"}
     return frame.groupby("stage", sort=False).agg(sums).reset_index()

@@ -15,7 +15,9 @@ from discovla.experiments import Experiments, Row
 from discovla.files import atomic_write, read_record
 
 RECONSTRUCTION = "reconstruction"
-DIRECTIONS = ("t2v", "v2t")
+TEST_BEST = "Checkpoint chosen on the test set itself: an upper bound, not a result."
+NAMES = {"t2v": "Text-to-video", "v2t": "Video-to-text"}
+DIRECTIONS = tuple(NAMES)
 METRICS = ("R@1", "R@5", "R@10", "R@sum", "MnR")
 CELLS = [
     f"{d}_{m}{kind}"
@@ -85,6 +87,7 @@ def _identity(row: Row, measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]
         for key, split in (("excluded", "test"), ("train_excluded", "training"))
         if first[key]
     ]
+    chosen = [TEST_BEST] if row.selection == "test_best" else []
     return {
         "method": settings.method,
         "recipe": row.recipe,
@@ -103,7 +106,7 @@ def _identity(row: Row, measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]
         "train_data_id": _single("train_data_id", row, measured),
         "run_id": row.run.run_id,
         "commit": " ".join(sorted({_version(found["code"]) for found in measured})),
-        "footnote": " ".join([*row.footnotes, *left_out]) or None,
+        "footnote": " ".join([*row.footnotes, *chosen, *left_out]) or None,
     }
 
 
@@ -154,12 +157,37 @@ def build_table(
         raise UserError(f"{dataset}/{name}: no row has a method to train or a printed number here")
     for key in ("data_id", "train_data_id"):
         _refuse_mixture(f"{dataset}/{name}", key, lines)
+    frame = to_frame(lines)
+    spec = experiments.tables.get(name) or experiments.figures[name]
+    return Table(spec["title"], dataset, frame, notes(frame))
+
+
+def to_frame(lines: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Rows as `build_row` gives them under one another, each column of its own type."""
     frame = pd.DataFrame(lines, columns=COLUMNS)
     for column in COLUMNS:
         kind = "string" if column in TEXT else "Int64" if column in COUNTS else "float64"
         frame[column] = frame[column].astype(kind)
-    spec = experiments.tables.get(name) or experiments.figures[name]
-    return Table(spec["title"], dataset, frame, _notes(frame))
+    return frame
+
+
+def read_table(path: str | Path, title: str, dataset: str) -> Table:
+    """A table as `write_table` wrote its CSV.
+
+    Raises:
+        UserError: absent, damaged, or of another version's columns.
+    """
+    again = "remove it and make it again"
+    try:
+        # Only an empty cell is nothing: "None" is the name of a row of Table 7.
+        text = dict.fromkeys(TEXT, "string")
+        frame = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
+        frame = frame[COLUMNS].astype(dict.fromkeys(COUNTS, "Int64"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path}: not a table of this version ({error}); {again}") from None
+    return Table(title, dataset, frame, notes(frame))
 
 
 def _refuse_mixture(table: str, key: str, lines: Sequence[Mapping[str, Any]]) -> None:
@@ -172,24 +200,25 @@ def _refuse_mixture(table: str, key: str, lines: Sequence[Mapping[str, Any]]) ->
         )
 
 
-def _notes(frame: pd.DataFrame) -> tuple[str, ...]:
-    notes = []
+def notes(frame: pd.DataFrame) -> tuple[str, ...]:
+    """What a reader must know of a table's rows together."""
+    found = []
     commits = sorted({commit for text in frame["commit"].dropna() for commit in text.split()})
     if len(commits) > 1:
-        notes.append(f"Rows were made by different versions of the code: {', '.join(commits)}.")
+        found.append(f"Rows were made by different versions of the code: {', '.join(commits)}.")
     if (frame["post"] == "dsl").any():
-        notes.append(
+        found.append(
             "DSL uses all test queries together (transductive): not comparable with plain numbers."
         )
     if (frame["provenance"] == RECONSTRUCTION).any():
         labels = ", ".join(frame.loc[frame["provenance"] == RECONSTRUCTION, "label"].unique())
-        notes.append(f"{labels}: our reconstruction; what is published does not fix the method.")
+        found.append(f"{labels}: our reconstruction; what is published does not fix the method.")
     if (frame["selected_on"] == "not tuned").any():
         labels = ", ".join(frame.loc[frame["selected_on"] == "not tuned", "label"].unique())
-        notes.append(f"Learning rate not tuned: {labels}.")
+        found.append(f"Learning rate not tuned: {labels}.")
     if (frame["provenance"] == "quoted").any():
-        notes.append("Rows without a measured number are quoted from the paper, not trained here.")
-    return tuple(notes)
+        found.append("Rows without a measured number are quoted from the paper, not trained here.")
+    return tuple(found)
 
 
 def write_table(table: Table, *, csv: str, md: str, tex: str) -> None:
@@ -260,28 +289,43 @@ def to_markdown(table: Table) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """The short form as a booktabs table."""
+    """The short form as a booktabs table, its metrics grouped by direction; notes as comments."""
     pairs = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
         "\\": r"\textbackslash{}",
         "~": r"\textasciitilde{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "\n": " ",
         "^": r"\textasciicircum{}",
         "±": r"$\pm$",
         "α": r"$\alpha$",
         "β": r"$\beta$",
     }
     head, lines = _shown(table)
-    body = [" & ".join(_escape(cell, pairs) for cell in line) + r" \\" for line in [head, *lines]]
+    groups, rules = [], []
+    for direction, name in NAMES.items():
+        places = [n for n, cell in enumerate(head, 1) if cell.startswith(f"{direction} ")]
+        if places:
+            groups.append(rf"\multicolumn{{{len(places)}}}{{c}}{{{name}}}")
+            rules.append(rf"\cmidrule(lr){{{places[0]}-{places[-1]}}}")
+    head = [cell.removeprefix("t2v ").removeprefix("v2t ") for cell in head]
+    for line in lines:  # after the \\ of the line before, a star or a bracket would be its option
+        line[0] = _escape(line[0], pairs)
+        line[0] = f"{{}}{line[0]}" if line[0].startswith(("[", "*")) else line[0]
+        line[1:] = [_escape(cell, pairs) for cell in line[1:]]
+    body = [" & ".join(line) + r" \\" for line in [head, *lines]]
     return "\n".join(
         [
             "% needs \\usepackage{booktabs}; printed numbers in brackets",
             r"\begin{tabular}{" + "l" * 2 + "r" * (len(head) - 2) + "}",
             r"\toprule",
+            *([" & & & " + " & ".join(groups) + r" \\", "".join(rules)] if groups else []),
             body[0],
             r"\midrule",
             *body[1:],
             r"\bottomrule",
             r"\end{tabular}",
-            *(f"% {note}" for note in [*table.notes, *_footnotes(table)]),
+            *(f"% {' '.join(note.split())}" for note in [*table.notes, *_footnotes(table)]),
             "",
         ]
     )

@@ -21,6 +21,8 @@ from discovla.tensors import read_tensors, save_tensors
 from discovla.training.device import resolve_device
 
 SCHEMA_VERSION = 1
+BESIDE = "beside:"
+"""Stands for the config's own folder in the paths of an exported run."""
 _CONFIG_KEYS = ("schema", "run_id", "dataset", "settings", "backbone", "frames_id", "captions_id")
 
 
@@ -45,6 +47,12 @@ def read_run_config(path: str | Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise UserError(f"{path}: a run's config.json is expected, with keys {_CONFIG_KEYS}")
     check_run_config(config, str(path))
+    # What an exported run brings along lies beside its config.
+    here = f"{Path(path).resolve().parent}/"
+    config["backbone"] = {
+        key: value.replace(BESIDE, here) if isinstance(value, str) else value
+        for key, value in config["backbone"].items()
+    }
     return config
 
 
@@ -86,14 +94,21 @@ def trained_parameters(retriever: Retriever) -> dict[str, torch.nn.Parameter]:
 
 
 def load_trained(
-    config_path: str | Path, adapter_path: str | Path | None, device: str = "auto"
+    config_path: str | Path,
+    adapter_path: str | Path | None,
+    device: str = "auto",
+    backbone: Mapping[str, Any] | None = None,
 ) -> tuple[Run, dict[str, str]]:
     """A run with its trained tensors, or, if it trains nothing, as it is; the adapter's metadata.
+
+    `backbone` changes keys of the config's entry of that name.
 
     Raises:
         UserError: an adapter of another run, one that does not fit, or one where none belongs.
     """
-    run = open_run(read_run_config(config_path), device=device, where=str(config_path))
+    config = read_run_config(config_path)
+    config["backbone"] = {**config["backbone"], **(backbone or {})}
+    run = open_run(config, device=device, where=str(config_path))
     trains = bool(trained_parameters(run.retriever))
     if adapter_path is None:
         if trains:

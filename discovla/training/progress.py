@@ -1,18 +1,14 @@
-"""What a training tells while it runs: curve, progress line, and how it is asked to stop."""
+"""What a training tells while it runs: its curve and a line of progress."""
 
 from __future__ import annotations
 
 import csv
 import logging
 import resource
-import signal
 import sys
-import threading
 import time
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -101,36 +97,3 @@ def max_memory(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-class StopRequest:
-    """SIGINT and SIGTERM while the block runs.
-
-    The first sets `requested`, so that the running step is finished and saved; the second ends the
-    program at once. Outside of the main thread signals stay as they are.
-    """
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._before: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> StopRequest:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
-        LOG.warning("%s: finishing the running step, then saving", signal.Signals(number).name)

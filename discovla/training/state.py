@@ -100,8 +100,9 @@ def _put_back(
     if kind == _MODEL:
         parameter.copy_(tensor)
     else:
-        # AdamW keeps its step counter on the CPU, its moments beside the parameter.
-        place = tensor.device if kind == _COUNTER else parameter.device
+        # AdamW keeps its moments beside the parameter, its step counter on the CPU unless fused.
+        counts_here = kind == _COUNTER and not optimiser.defaults.get("fused")
+        place = tensor.device if counts_here else parameter.device
         optimiser.state[parameter][kind] = tensor.to(place)
 
 

@@ -15,21 +15,23 @@ import torch
 from torch import Tensor, nn
 
 from discovla.errors import UserError
+from discovla.interruption import StopRequest
 from discovla.models.retriever import Retriever
 from discovla.settings import RunSettings
 from discovla.training.checkpoint import adapter_metadata, save_adapter, trained_parameters
 from discovla.training.gradients import backward, check_micro_batch
 from discovla.training.optim import Schedule, clip_gradients, optimiser_of, set_learning_rate
 from discovla.training.processes import ALONE, World
-from discovla.training.progress import Curve, Progress, Row, StopRequest
+from discovla.training.progress import Curve, Progress, Row
 from discovla.training.state import Identity, load_state, remove_state, save_state
 
 LOG = logging.getLogger(__name__)
 ADAPTER_NAME = "adapter.safetensors"
+CHECKPOINTS = "checkpoints"
 
 
 class Batches(Protocol):
-    """Training batches on the CPU, whose content depends on (seed, epoch, place) alone."""
+    """Training batches on any device, whose content depends on (seed, epoch, place) alone."""
 
     steps_per_epoch: int
 
@@ -132,7 +134,7 @@ class Trainer:
         Raises:
             UserError: a loss or gradient that is not finite, the state of another training, or
                 another process that has ended.
-            KeyboardInterrupt: SIGINT or SIGTERM; the state has been saved.
+            KeyboardInterrupt: SIGINT, or (`Terminated`) SIGTERM; the state has been saved.
         """
         step, self.curve.rows = load_state(
             self._state_folder, self.identity, self.parameters, self.optimiser
@@ -204,7 +206,7 @@ class Trainer:
             progress.update(step, self._read_numbers())
         if ends_epoch:
             epoch = f"epoch{step // self.plan.steps_per_epoch}"
-            self._save_adapter(self.folder / "checkpoints" / f"{epoch}.safetensors", step, epoch)
+            self._save_adapter(self.folder / CHECKPOINTS / f"{epoch}.safetensors", step, epoch)
         if saves and self.world.leads:
             self.curve.write()
             save_state(
@@ -213,7 +215,7 @@ class Trainer:
             )
         if stops and not ends:
             LOG.warning("%s: stopped after step %d; run it again to go on", self._what, step)
-            raise KeyboardInterrupt
+            stop.obey(stops)
 
     def _read_numbers(self) -> Row:
         """Bring the pending steps' numbers to the curve, with one wait for the device."""

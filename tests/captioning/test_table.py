@@ -88,7 +88,7 @@ def test_what_remains_faulty_is_counted_and_named(world, shards, caplog) -> None
         "cut_off": 2,
     }
     keys = [[row["caption_id"], row["position"]] for row in rows]
-    assert metadata["remaining"] == {"empty": keys[:1], "repeated": keys[1:2]}
+    assert metadata["remaining"] == {"empty": keys[:1], "repeated": keys[1:2], "unfinished": []}
     assert "1 of 18 captions stay empty" in caplog.text
     assert f"1 of 18 captions stay repeated; the first (caption_id, position): [{keys[1]}]" in (
         caplog.text

@@ -13,15 +13,15 @@ from safetensors.numpy import load_file, save_file
 
 from discovla.config import load_yaml
 from discovla.errors import UserError
+from discovla.retrieval.counting import standing
 from discovla.retrieval.evaluate import (
     PARAMETERS,
     evaluate_features,
     evaluate_matrix,
     resolve_parameters,
-    similarity,
 )
-from discovla.retrieval.metrics import Array, standing, summarise
-from discovla.retrieval.postprocess import dsl, qbnorm
+from discovla.retrieval.metrics import Array, summarise
+from tests.retrieval.whole import dsl, qbnorm, similarity
 
 SCALE = 100.0
 SCORES = ["R@1", "R@5", "R@10", "R@sum", "MdR", "MnR"]
@@ -215,17 +215,6 @@ def test_defaults_are_those_of_the_workflow() -> None:
 
 
 # Features
-
-
-def test_equal_features_give_equal_scores() -> None:
-    generator = np.random.default_rng(11)
-    text, video = unit(generator, 203, 96), unit(generator, 67, 96)
-    text[202], video[66] = text[0], video[0]
-    scores = similarity(text, video)
-    assert scores.dtype == np.float32
-    np.testing.assert_array_equal(scores[202], scores[0])
-    np.testing.assert_array_equal(scores[:, 66], scores[:, 0])
-    np.testing.assert_allclose(scores, text @ video.T, atol=1e-6)
 
 
 def test_features_give_the_metrics_file(files: dict[str, Path], sim: Array) -> None:

@@ -1,17 +1,15 @@
-"""Curve, progress lines and signals on their own."""
+"""Curve and progress lines on their own."""
 
 from __future__ import annotations
 
 import logging
-import os
-import signal
 from pathlib import Path
 
 import pytest
 import torch
 
 from discovla.training import progress as module
-from discovla.training.progress import Curve, Progress, StopRequest
+from discovla.training.progress import Curve, Progress
 
 ROW = {"step": 5, "lr": 1e-3, "loss": 2.0, "grad_norm": 1.0, "samples_per_second": 10.0}
 
@@ -49,12 +47,3 @@ def test_log_lines_only_when_due(
     progress.update(100, ROW)
     assert "step 100/100" in caplog.messages[-1]
     progress.close()
-
-
-def test_second_signal_ends_at_once() -> None:
-    with StopRequest() as stop:
-        assert not stop.requested
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.requested
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGTERM)

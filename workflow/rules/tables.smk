@@ -41,7 +41,7 @@ rule row:
 
 
 rule figure:
-    """One sweep of the paper's appendix, as numbers and as a picture."""
+    """One sweep of the paper's appendix, as numbers and as pictures."""
     input:
         metrics_of,
     output:
@@ -52,6 +52,7 @@ rule figure:
             category="Figures",
             labels={"dataset": "{dataset}", "figure": "{figure}"},
         ),
+        png="results/{dataset}/{figure}.png",
     log:
         "logs/{dataset}/{figure}.log",
     conda:

@@ -1,4 +1,4 @@
-"""Points of one sweep and their metrics → CSV and SVG."""
+"""Points of one sweep and their metrics → CSV, SVG and PNG."""
 
 from discovla.experiments import Experiments
 from discovla.report.figures import build_figure, write_figure
@@ -7,4 +7,5 @@ from discovla.scripting import logged_to
 with logged_to(snakemake.log[0]):
     experiments = Experiments.load(snakemake.config)
     figure = build_figure(experiments, snakemake.wildcards.dataset, snakemake.wildcards.figure)
-    write_figure(figure, csv=snakemake.output.csv, svg=snakemake.output.svg)
+    out = snakemake.output
+    write_figure(figure, csv=out.csv, pictures=[out.svg, out.png])

@@ -26,24 +26,35 @@ def page(report: Mapping[str, Any], destination: str | Path = ".") -> str:
     Returns:
         Lines without a last line end.
     """
+    parts = [[headline(report)], _columns(count_rows(report))]
+    parts += [[title, *_aligned(lines)] for title, lines in findings(report, destination)]
+    return "\n\n".join("\n".join(part) for part in parts)
+
+
+def headline(report: Mapping[str, Any]) -> str:
+    """What was looked at, and how."""
     how = "every video decoded" if report["mode"] == "full" else "quick look"
+    return f"{report['dataset']} in {report['root']} ({how})"
+
+
+def findings(
+    report: Mapping[str, Any], destination: str | Path | None
+) -> list[tuple[str, list[Line]]]:
+    """Everything but the counts, by title; without `destination` no word of free space."""
     problems = list(_problems(report)) or [("none", "all that was looked for is there")]
-    parts = [[f"{report['dataset']} in {report['root']} ({how})"], _counts(report)]
-    for title, lines in (
+    found = [
         ("problems", problems),
         ("worth knowing", list(_remarks(report))),
         ("weights", [_weights(entry) for entry in report["weights"]]),
         ("work ahead", list(_work(report, destination))),
-    ):
-        if lines:
-            parts.append([title, *_aligned(lines)])
-    return "\n\n".join("\n".join(part) for part in parts)
+    ]
+    return [(title, lines) for title, lines in found if lines]
 
 
-def _counts(report: Mapping[str, Any]) -> list[str]:
-    """Clips and captions of each split beside the published numbers."""
+def count_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Clips and captions of each split beside the published numbers, under a line of headings."""
     counts, expected = report["counts"] or {}, report["expected"]
-    rows = [("split", "clips", "published", "captions", "published")]
+    rows: list[tuple[str, ...]] = [("split", "clips", "published", "captions", "published")]
     for split in dict.fromkeys([*expected, *counts]):
         cells = []
         for what in ("clips", "captions"):
@@ -51,6 +62,10 @@ def _counts(report: Mapping[str, Any]) -> list[str]:
             wrong = here is not None and published is not None and here != published
             cells += [_number(here) + ("!" if wrong else ""), _number(published)]
         rows.append((split, *cells))
+    return rows
+
+
+def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
@@ -130,7 +145,7 @@ def _weights(entry: Mapping[str, Any]) -> Line:
     return entry["status"], f"{entry['name']}: {entry['source']}{needed}"
 
 
-def _work(report: Mapping[str, Any], destination: str | Path) -> Iterator[Line]:
+def _work(report: Mapping[str, Any], destination: str | Path | None) -> Iterator[Line]:
     work = report["work"]
     if work is None:
         return
@@ -142,9 +157,10 @@ def _work(report: Mapping[str, Any], destination: str | Path) -> Iterator[Line]:
         raw = f" (raw {_bytes(frames['raw_bytes'])})" if frames["encoding"] != "raw" else ""
         size = f"about {_bytes(frames['bytes'])} as {frames['encoding']}{side}{raw}"
         yield "frames", f"{count}, {size}; {_targets(frames['tables'])}"
-    needed, free = sum(frames["bytes"] for frames in work["frames"]), free_bytes(destination)
-    enough = "" if free > needed else ": NOT ENOUGH for the frames"
-    yield "disk", f"{_bytes(free)} free{enough}"
+    if destination is not None:
+        needed, free = sum(frames["bytes"] for frames in work["frames"]), free_bytes(destination)
+        enough = "" if free > needed else ": NOT ENOUGH for the frames"
+        yield "disk", f"{_bytes(free)} free{enough}"
     for captions in work["captions"]:
         yield from (("captions", text) for text in _caption_work(captions, work["card"]))
     if work["trainings"]:

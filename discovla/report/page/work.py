@@ -1,0 +1,153 @@
+"""What was run: stages, trainings, what they cost, and with which code and libraries."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from discovla.errors import UserError
+from discovla.experiments import Experiments
+from discovla.files import read_record
+from discovla.report.summary import stage_times
+
+_HIDDEN = ("schema", "run_id", "seed")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Sums over the jobs of one stage."""
+
+    name: str
+    jobs: int
+    wall: str
+    cpu: str
+    memory: str
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Code and libraries that results were made with."""
+
+    commits: list[tuple[str, int]]
+    """Commit, or digest of the package, with the number of metrics files."""
+    versions: list[tuple[str, str]]
+    """Library and its version; several where results differ."""
+
+
+def run_labels(experiments: Experiments, dataset: str) -> dict[str, list[str]]:
+    """Run id → the rows that it stands for, such as `table5: LoRA`."""
+    labels: dict[str, list[str]] = {}
+    for name in (*experiments.tables, *experiments.figures):
+        try:
+            rows = experiments.rows(dataset, name)
+        except UserError:  # a table that does not fit this dataset
+            continue
+        for row in rows:
+            if row.run is not None:
+                labels.setdefault(row.run.run_id, []).append(f"{name}: {row.label}")
+    return labels
+
+
+def seed_folders(folder: Path) -> Iterator[tuple[str, Path]]:
+    """(run id, folder of a seed) of all runs of a dataset, runs by name and seeds by number."""
+    found = [path for path in (folder / "runs").glob("*/seed*") if path.is_dir()]
+    numbered = [(p.parent.name, p.name.removeprefix("seed"), p) for p in found]
+    for run_id, seed, path in sorted(numbered, key=lambda item: (item[0], item[1].zfill(9))):
+        if seed.isdigit():
+            yield run_id, path
+
+
+def stages(folder: Path) -> tuple[list[Stage], Stage | None]:
+    """The stages of a dataset's benchmark files, and their sum."""
+    times = stage_times(folder / "benchmarks")
+    if times.empty:
+        return [], None
+    lines = [
+        Stage(*(str(line.stage), int(line.jobs)), *_times(line.wall_s, line.cpu_s, line.peak_mb))
+        for line in times.itertuples()
+    ]
+    wall, cpu = float(times["wall_s"].sum()), float(times["cpu_s"].sum())
+    total = Stage(
+        "all", int(times["jobs"].sum()), *_times(wall, cpu, float(times["peak_mb"].max()))
+    )
+    return lines, total
+
+
+def _times(wall: float, cpu: float, memory: float) -> tuple[str, str, str]:
+    return duration(wall), duration(cpu), "" if memory != memory else f"{memory:,.0f}"
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3 min 5 s`, `2 h 10 min`."""
+    if seconds != seconds:
+        return ""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def costs(folder: Path) -> tuple[list[str], list[tuple[str, str, list[str]]], list[str]]:
+    """What trainings recorded of GPU hours and energy in `cost.json`.
+
+    Returns:
+        Names of the numbers; (run id, seed, texts in the order of the names) per training; and
+        what could not be read.
+    """
+    found, problems = [], []
+    for run_id, path in seed_folders(folder):
+        file = path / "cost.json"
+        if not file.exists():
+            continue
+        try:
+            values = _plain(read_record(file))
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        found.append((run_id, path.name.removeprefix("seed"), values))
+    names = list(dict.fromkeys(name for _, _, values in found for name in values))
+    lines = [(run, seed, [values.get(n, "") for n in names]) for run, seed, values in found]
+    return [name.replace("_", " ") for name in names], lines, problems
+
+
+def _plain(value: Any) -> dict[str, str]:
+    """The numbers and texts of an object as texts; what is nested is left out."""
+    if not isinstance(value, Mapping):
+        return {}
+    shown = {}
+    for name, entry in value.items():
+        nested = isinstance(entry, Mapping | list)
+        if name in _HIDDEN or nested:
+            continue
+        number = isinstance(entry, float | int) and not isinstance(entry, bool)
+        shown[name] = "" if entry is None else f"{entry:,.4g}" if number else str(entry)
+    return shown
+
+
+def environment(folder: Path) -> tuple[Environment, list[str]]:
+    """Code and libraries as the metrics files tell, and which of those could not be read."""
+    commits: Counter[str] = Counter()
+    versions: dict[str, dict[str, None]] = {}
+    problems = []
+    for _, path in seed_folders(folder):
+        for file in sorted(path.glob("metrics.*.json")):
+            try:
+                found = read_record(file)
+                code, used = found["code"], found["versions"]
+                name = code["commit"] or f"package {code['package_sha'][:12]}"
+                commits[f"{name}{' + changes' if code['dirty'] else ''}"] += 1
+            except UserError as error:
+                problems.append(str(error))
+                continue
+            except (KeyError, TypeError):
+                problems.append(f"{file}: not a metrics file of this version; remove it")
+                continue
+            for library, version in used.items():
+                versions.setdefault(library, {})[version or "not installed"] = None
+    lines = [(library, ", ".join(found)) for library, found in versions.items()]
+    return Environment(commits.most_common(), lines), problems
