@@ -320,11 +320,15 @@ def dates_jump(place: Place, stage: Stage, rng: random.Random, faults: int) -> I
         now = path.stat().st_mtime
         future = rng.random() < 0.5
         os.utime(path, (now, now + DAY if future else now - DAY))
-        failed = place.finish(*stage.targets)
+        code, text = place.run(*stage.targets)
         os.utime(path, (now, now))
-        outcome = f"not resumed: {failed[-1500:]}" if failed else "resumed"
-        when = "tomorrow" if future else "yesterday"
-        yield Record("clock that jumps", f"{_kind_of(path)} dated {when}", outcome)
+        what = f"{_kind_of(path)} dated {'tomorrow' if future else 'yesterday'}"
+        if code:
+            yield _judge("clock that jumps", what, code, text, "clock skew")
+        else:
+            yield Record("clock that jumps", what, "resumed")
+        if failed := place.finish(*stage.targets):
+            yield Record("clock that jumps", what, f"not resumed: {failed[-1500:]}")
 
 
 Kind = Callable[[Place, Stage, random.Random, int], Iterator[Record]]
