@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from discovla.files import read_json
+from discovla.files import read_record
 
 METRICS = ("R@1", "R@5", "R@10", "R@sum", "MdR", "MnR")
 _SHOWN = (
@@ -108,7 +108,7 @@ def _origin(config: Mapping[str, Any], adapter: Mapping[str, str]) -> dict[str, 
 
 def _numbers(folder: Path) -> list[str]:
     """A line per direction of each metrics file of the seed."""
-    found = [read_json(path) for path in sorted(folder.glob("metrics.*.json"))]
+    found = [read_record(path) for path in sorted(folder.glob("metrics.*.json"))]
     if not found:
         return ["None were measured where this was exported."]
     lines = [

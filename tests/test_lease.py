@@ -22,7 +22,7 @@ from discovla.owners import Process, this_process
 
 # Appends a line when its work begins and one when it ends; `seconds` is how long that takes.
 WORKER = """
-import logging, sys, time
+import logging, os, sys, time
 from pathlib import Path
 from discovla import lease
 logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -33,6 +33,10 @@ diary = output.with_suffix(".diary")
 def note(text):
     with diary.open("a") as file:
         file.write(text + "\\n")
+for gate in sys.argv[5:]:  # all start together
+    Path(gate, str(os.getpid())).touch()
+    while not Path(gate, "open").exists():
+        time.sleep(0.01)
 with lease.hold(output) as held:
     if not held.made_meanwhile(output.read_text):
         note("begin")
@@ -43,9 +47,15 @@ with lease.hold(output) as held:
 
 
 def start(
-    output: Path, seconds: float, *, beat: float = 0.1, patience: float = 60.0
+    output: Path,
+    seconds: float,
+    *,
+    beat: float = 0.1,
+    patience: float = 60.0,
+    gate: Path | None = None,
 ) -> subprocess.Popen[str]:
     arguments = [str(output), str(seconds), str(beat), str(patience)]
+    arguments += [str(gate)] if gate else []
     return subprocess.Popen(
         [sys.executable, "-c", WORKER, *arguments], stderr=subprocess.PIPE, text=True
     )
@@ -87,9 +97,13 @@ def elsewhere(content: bytes) -> bytes:
     return json.dumps(found).encode()
 
 
-def test_eight_starts_at_once_work_once(output: Path) -> None:
-    processes = [start(output, 1) for _ in range(8)]
+def test_eight_starts_at_once_work_once(output: Path, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    gate.mkdir()
+    processes = [start(output, 1, gate=gate) for _ in range(8)]
     with ended(*processes):
+        until(lambda: len(list(gate.iterdir())) == 8, 60)
+        (gate / "open").touch()
         said = [process.communicate(timeout=60)[1] for process in processes]
         assert [process.returncode for process in processes] == [0] * 8
     assert diary(output) == ["begin", "end"]
@@ -134,12 +148,16 @@ def test_work_of_a_killed_process_is_taken_over(output: Path, number: int) -> No
     assert not Path(f"{output}.lease").exists()
 
 
-def test_of_many_that_take_over_one_works(output: Path) -> None:
+def test_of_many_that_take_over_one_works(output: Path, tmp_path: Path) -> None:
     first = start(output, 600)
     with ended(first):
         until(lambda: diary(output) == ["begin"])
-        others = [start(output, 1.5) for _ in range(6)]
+        gate = tmp_path / "gate"
+        gate.mkdir()
+        others = [start(output, 1.5, gate=gate) for _ in range(6)]
         with ended(*others):
+            until(lambda: len(list(gate.iterdir())) == 6, 60)
+            (gate / "open").touch()
             time.sleep(1.5)
             first.kill()
             first.wait()

@@ -20,6 +20,10 @@ FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
 DAY = 86400
 
 
+NO_EFFECT = "no effect"
+"""The disk had room enough, or the damage was in nothing that was read."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """A step of the workflow: what it makes, and which files it reads."""
@@ -43,7 +47,7 @@ class Record:
     @property
     def is_fault(self) -> bool:
         """Whether the workflow did not do what it promises."""
-        return self.outcome not in ("resumed", "clear error", "refused", "waited", "no effect")
+        return self.outcome not in ("resumed", "clear error", "refused", "waited", NO_EFFECT)
 
 
 def message(text: str, pattern: str) -> str:
@@ -56,7 +60,7 @@ def message(text: str, pattern: str) -> str:
 def _judge(kind: str, what: str, code: int, text: str, pattern: str) -> Record:
     """A workflow that was stopped by a fault must say why."""
     if code == 0:
-        return Record(kind, what, "no effect")
+        return Record(kind, what, NO_EFFECT)
     seen = message(text, pattern)
     return Record(kind, what, "clear error" if seen else f"unclear error: {text[-1500:]}", seen)
 
@@ -151,7 +155,7 @@ def two_at_once(place: Place, stage: Stage, rng: random.Random, faults: int) -> 
     elif second and seen:
         yield Record(kind, "with its lock", "refused", seen)
     else:
-        yield Record(kind, "one after the other", "no effect" if second == 0 else text[-1500:])
+        yield Record(kind, "one after the other", NO_EFFECT if second == 0 else text[-1500:])
 
 
 def two_without_lock(
@@ -316,11 +320,15 @@ def dates_jump(place: Place, stage: Stage, rng: random.Random, faults: int) -> I
         now = path.stat().st_mtime
         future = rng.random() < 0.5
         os.utime(path, (now, now + DAY if future else now - DAY))
-        failed = place.finish(*stage.targets)
+        code, text = place.run(*stage.targets)
         os.utime(path, (now, now))
-        outcome = f"not resumed: {failed[-1500:]}" if failed else "resumed"
-        when = "tomorrow" if future else "yesterday"
-        yield Record("clock that jumps", f"{_kind_of(path)} dated {when}", outcome)
+        what = f"{_kind_of(path)} dated {'tomorrow' if future else 'yesterday'}"
+        if code:
+            yield _judge("clock that jumps", what, code, text, "clock skew")
+        else:
+            yield Record("clock that jumps", what, "resumed")
+        if failed := place.finish(*stage.targets):
+            yield Record("clock that jumps", what, f"not resumed: {failed[-1500:]}")
 
 
 Kind = Callable[[Place, Stage, random.Random, int], Iterator[Record]]

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.campaigns import fault_kinds as kinds
-from tests.campaigns.fault_kinds import Kind, Record, Stage, impossible
+from tests.campaigns.fault_kinds import NO_EFFECT, Kind, Record, Stage, impossible
 from tests.campaigns.fault_place import TABLES, Place, prepare, render, small_disk
 
 #: Faults of one round, from no files to a table, at which its cost is well spread.
@@ -54,6 +54,10 @@ class Result:
     table: dict[str, str] = field(default_factory=dict)
     """Digests of its files."""
     rounds: int = 1
+
+    def count(self) -> int:
+        """Faults that had an effect."""
+        return sum(record.outcome != NO_EFFECT for record in self.records)
 
 
 def stages(reference: Path) -> list[Stage]:
@@ -141,7 +145,7 @@ def campaign(faults: int, seed: int, root: Path, side_by_side: int) -> Result:
     numbers = itertools.count(1)
 
     def work() -> None:
-        while (missing := faults - sum(len(found.records) for found in rounds.values())) > 0:
+        while (missing := faults - sum(found.count() for found in rounds.values())) > 0:
             number = next(numbers)
             rounds[number] = Result()
             share = max(8, min(ROUND, missing))
@@ -192,7 +196,7 @@ def main(arguments: list[str] | None = None) -> int:
     for problem in result.problems:
         print(f"\nPROBLEM: {problem}")
     print(
-        f"\n{len(result.records)} faults, seed {args.seed}, {result.rounds} runs from no files to "
+        f"\n{result.count()} faults, seed {args.seed}, {result.rounds} runs from no files to "
         f"a table, {len(result.problems)} problems, {time.monotonic() - began:.0f} s"
     )
     return 1 if result.problems else 0
