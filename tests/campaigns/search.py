@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import random
 import shutil
 import signal
@@ -33,7 +34,7 @@ from discovla.search.store import Index, Writer
 OPTIONS = Options(device="cpu", batch=4, timeout=60, prune=True, commit_after=0)
 WINDOW = 1.0
 PATIENCE = 300
-PRELOADED = ["discovla.search.build", "discovla.models.backbone", "tests.campaigns.search"]
+PRELOADED = ["discovla.search.build", "discovla.models.backbone"]
 Content = dict[str, tuple[str, Any, list[Any]]]
 
 
@@ -170,7 +171,8 @@ class Campaign:
 
     def files(self) -> set[str]:
         """Every file of the tables, half-written ones too."""
-        return {str(path) for path in self.index.glob("g*/*/*/*")}
+        # os.walk, and not a glob: it bears folders that vanish meanwhile.
+        return {f"{folder}/{name}" for folder, _, names in os.walk(self.index) for name in names}
 
     def known(self) -> set[str]:
         """Keys in the index now."""
