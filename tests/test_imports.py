@@ -62,7 +62,7 @@ def test_only_the_command_line_and_the_demo_itself_know_the_demo() -> None:
 
 
 def test_commands_import_heavy_libraries_only_when_they_run() -> None:
-    heavy = ("torch", "transformers", "open_clip", "pandas", "matplotlib", "av")
+    heavy = ("torch", "transformers", "open_clip", "pandas", "matplotlib", "av", "lance")
     for path in (ROOT / "discovla" / "cli").glob("*.py"):
         for name in imported(path, top_level_only=True):
             assert not any(below(name, library) for library in heavy), f"{path.name}: {name}"

@@ -33,6 +33,8 @@ WINDOW = 5.0
 COMMIT_AFTER = 10.0
 """Seconds of work that a kill can cost, about."""
 COMMIT_VIDEOS = 256
+TIDY_AFTER = 200
+"""Commits: each leaves a small file and a list of all files."""
 
 
 @dataclass(frozen=True)
@@ -212,16 +214,20 @@ def _bring_up_to_date(
     pending: list[Encoded] = []
     touched: list[tuple[Item, Stamp]] = []
     broken: dict[str, dict[str, Any]] = {}
-    last = time.monotonic()
+    last, commits, at_it = time.monotonic(), 0, False
 
     def commit() -> None:
-        nonlocal last
+        nonlocal last, commits, at_it
+        at_it = True
         index.commit(pending)
         index.restate(touched)
         index.blame(broken)
         for done in (pending, touched, broken):
             done.clear()
-        last = time.monotonic()
+        commits += 1
+        if commits % TIDY_AFTER == 0:
+            index.tidy()
+        last, at_it = time.monotonic(), False
 
     slow = 0.1 if sys.stderr.isatty() else 10
     reading = closing(_read_ahead(work, index.root, how, known, options))
@@ -243,7 +249,10 @@ def _bring_up_to_date(
                 if time.monotonic() - last > options.commit_after or len(pending) >= COMMIT_VIDEOS:
                     commit()
     finally:
-        commit()  # also when interrupted: what is encoded is kept
+        # Also when interrupted: what is encoded is kept. A commit that was itself interrupted is
+        # not made again, its moments would be there twice; the next start sweeps up after it.
+        if not at_it:
+            commit()
 
 
 def _is_known(item: Item, root: Path, row: dict[str, Any] | None) -> bool:

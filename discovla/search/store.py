@@ -211,10 +211,14 @@ class Writer(Index):
         if not fine.isdisjoint(bad):
             write_json(self.place / UNREADABLE, {k: v for k, v in bad.items() if k not in fine})
 
-    def finish(self) -> None:
-        """Make searches fast, and this generation the current one."""
+    def tidy(self) -> None:
+        """Join what many commits have left in small files, and make searches fast."""
         self.videos.tidy()
         self.moments.tidy()
+
+    def finish(self) -> None:
+        """Tidy up, and make this generation the current one."""
+        self.tidy()
         publish(self.folder, self.generation)
 
     def sweep(self) -> None:

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from discovla.errors import UserError
 
-VECTOR = "vector"
+VECTOR, KEY = "vector", "entry"
+"""Columns that every table has: what is near, and what rows are looked up by."""
 EXACT_LIMIT = 50_000
 """Up to so many vectors every query looks at all of them."""
 KIND = "IVF_RQ"
@@ -34,6 +35,8 @@ videos; a bit per dimension makes a look cheap. `python -m benchmarks.search` me
 LEAST_PROBES = 40
 REFINE = 10
 """So many candidates per wanted neighbour are scored again with the stored vectors."""
+KEPT = timedelta(minutes=1)
+"""Versions that a search may just be reading stay for so long."""
 _AT_ONCE = 500
 """Values of one filter; longer ones overflow the parser's stack."""
 
@@ -56,7 +59,7 @@ def lance() -> Any:
 
 
 class VectorTable:
-    """A table with a column `vector` (D,) float32 of unit length.
+    """A table with a text column `entry`, and a column `vector` (D,) float32 of unit length.
 
     Args:
         path: the table's folder; made with no rows if it is not there and `schema` is given.
@@ -86,6 +89,8 @@ class VectorTable:
                 f"{self.path}: not a readable part of a search index ({_first_line(error)}). "
                 "Make the index again with --rebuild."
             ) from None
+
+        self._known = (-1, 0, 0)  # of which version `indexed` was asked, and its answer
 
     def __len__(self) -> int:
         return int(self._data.count_rows())
@@ -130,38 +135,46 @@ class VectorTable:
         """
         self._data.optimize.compact_files()
         self._index()
-        # Versions and files that a process died over; the caller sees to it that none is at work.
-        self._data.cleanup_old_versions(older_than=timedelta(0), delete_unverified=True)
+        # Also files that a process died over; the caller sees to it that no other one is writing.
+        self._data.cleanup_old_versions(older_than=KEPT, delete_unverified=True)
 
     def _index(self) -> None:
         rows = len(self)
         if rows <= EXACT_LIMIT:
-            if self._data.has_index:
-                self._data.drop_index(_NAME)
+            for name in self._indices():
+                self._data.drop_index(name)
             return
         covered, cells = self.indexed()
         if cells and rows <= 2 * cells * PARTITION:
             if rows > covered:
                 self._data.optimize.optimize_indices()
             return
+        self._data.create_scalar_index(KEY, "BTREE", name=KEY, replace=True)
         self._data.create_index(
             VECTOR,
             KIND,
-            name=_NAME,
+            name=VECTOR,
             metric="dot",
             num_partitions=max(1, rows // PARTITION),
             replace=True,
         )
 
+    def _indices(self) -> set[str]:
+        return {index.name for index in self._data.describe_indices()}
+
     # Searching
 
     def indexed(self) -> tuple[int, int]:
         """Rows that the neighbour index covers and its number of cells; (0, 0) without one."""
-        if not self._data.has_index:
-            return 0, 0
-        found = self._data.stats.index_stats(_NAME)
-        cells = max(part["num_partitions"] for part in found["indices"])
-        return int(found["num_indexed_rows"]), int(cells)
+        version = self.version
+        if self._known[0] != version:
+            covered, cells = 0, 0
+            if VECTOR in self._indices():
+                found = self._data.stats.index_stats(VECTOR)
+                covered = int(found["num_indexed_rows"])
+                cells = max(int(part["num_partitions"]) for part in found["indices"])
+            self._known = (version, covered, cells)
+        return self._known[1:]
 
     def how(self) -> str:
         """How this table is searched, in words."""
@@ -231,9 +244,6 @@ class VectorTable:
         if not parts:
             return self._data.to_table(columns=list(columns), limit=0)
         return pa.concat_tables(parts)
-
-
-_NAME = "nearest"
 
 
 def probes(cells: int) -> int:

@@ -233,6 +233,7 @@ def serve(folder: Path, host: str, port: int, device: str) -> None:
                 f"{host}:{port} cannot be listened on ({error.strerror}); another --port, or 0 "
                 "for any free one"
             ) from None
+        listener.listen()  # before the address is told: who asks at once waits, and is not refused
         shown = f"[{host}]" if ":" in host else host
         print(f"http://{shown}:{listener.getsockname()[1]}/  (Ctrl-C ends it)", flush=True)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False))

@@ -21,7 +21,7 @@ from discovla.search.build import Report, build, remove
 from discovla.search.model import Encoder, Source, of_run
 from discovla.search.query import search
 from discovla.search.store import Index, Writer
-from discovla.search.vectors import matrix_of
+from discovla.search.vectors import VectorTable, matrix_of
 from discovla.training.checkpoint import (
     adapter_metadata,
     load_run,
@@ -146,6 +146,28 @@ def test_interrupted_it_goes_on(
     assert len(content(folder)) == 3  # searchable already
     assert made(videos, folder).added == 3
     assert content(folder) == content(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3, 4])
+def test_an_interrupted_commit_doubles_nothing(
+    tmp_path: Path, videos: Path, model: Source, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    made(videos, tmp_path / "whole", model)
+    add, calls = VectorTable.add, []
+
+    def stopped(self: VectorTable, rows: Any) -> None:
+        add(self, rows)
+        calls.append(self.path.name)
+        if len(calls) == stop:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VectorTable, "add", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            made(videos, tmp_path / "index", model)
+    assert calls == ["moments", "videos", "moments", "videos"][:stop]
+    made(videos, tmp_path / "index")
+    assert content(tmp_path / "index") == content(tmp_path / "whole")
 
 
 def test_what_a_dead_process_left_is_never_found_and_swept_out(

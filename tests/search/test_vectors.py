@@ -10,7 +10,7 @@ from discovla.errors import UserError
 from discovla.search import vectors
 from discovla.search.vectors import VectorTable
 
-SCHEMA = pa.schema([("name", pa.string())])
+SCHEMA = pa.schema([("entry", pa.string())])
 WIDTH = 32
 
 
@@ -22,7 +22,7 @@ def unit(rng: np.random.Generator, count: int, topics: int = 20) -> np.ndarray:
 
 
 def rows(names: list[str], matrix: np.ndarray, table: VectorTable) -> pa.Table:
-    return pa.table({"name": names, "vector": vectors.vectors(matrix)}, schema=table.schema)
+    return pa.table({"entry": names, "vector": vectors.vectors(matrix)}, schema=table.schema)
 
 
 def naive(known: dict[str, np.ndarray], query: np.ndarray, count: int) -> list[str]:
@@ -38,7 +38,7 @@ def filled(path: Path, count: int, seed: int = 1) -> tuple[VectorTable, dict[str
 
 
 def ask(table: VectorTable, query: np.ndarray, count: int = 5, **more: object) -> list[str]:
-    return table.nearest(query, count, ["name"], **more)["name"].to_pylist()  # type: ignore[arg-type]
+    return table.nearest(query, count, ["entry"], **more)["entry"].to_pylist()  # type: ignore[arg-type]
 
 
 def test_small_tables_are_searched_exactly_through_all_changes(tmp_path: Path) -> None:
@@ -47,14 +47,14 @@ def test_small_tables_are_searched_exactly_through_all_changes(tmp_path: Path) -
     for step in range(6):
         query = unit(rng, 1)[0]
         assert ask(table, query) == naive(known, query, 5)
-        found = table.nearest(query, 3, ["name"])
-        expected = [known[name] @ query for name in found["name"].to_pylist()]
+        found = table.nearest(query, 3, ["entry"])
+        expected = [known[name] @ query for name in found["entry"].to_pylist()]
         assert np.allclose(found["score"].to_numpy(), expected, atol=1e-6)
         gone = [str(name) for name in rng.choice(list(known), 7, replace=False)]
-        table.remove("name", gone)
+        table.remove("entry", gone)
         known = {name: v for name, v in known.items() if name not in gone}
         changed = dict(zip([*list(known)[:3], f"new{step}"], unit(rng, 4), strict=True))
-        table.put(rows(list(changed), np.stack(list(changed.values())), table), "name")
+        table.put(rows(list(changed), np.stack(list(changed.values())), table), "entry")
         known |= changed
         if step % 2:
             table.tidy()
@@ -65,8 +65,8 @@ def test_small_tables_are_searched_exactly_through_all_changes(tmp_path: Path) -
 def test_a_filter_looks_at_its_rows_only(tmp_path: Path) -> None:
     table, known = filled(tmp_path / "t", 50)
     query, some = known["v'3"], ["v'9", "v'10", "no such"]
-    assert sorted(ask(table, query, column="name", values=some)) == ["v'10", "v'9"]
-    assert table.rows(["name"], "name", [])["name"].to_pylist() == []
+    assert sorted(ask(table, query, column="entry", values=some)) == ["v'10", "v'9"]
+    assert table.rows(["entry"], "entry", [])["entry"].to_pylist() == []
 
 
 def test_large_tables_get_an_index_that_follows_changes(
@@ -90,14 +90,14 @@ def test_large_tables_get_an_index_that_follows_changes(
     table.add(rows(list(more), np.stack(list(more.values())), table))
     known |= more
     best = set().union(*(ask(table, q) for q in queries))
-    table.remove("name", best)
+    table.remove("entry", best)
     known = {name: v for name, v in known.items() if name not in best}
     assert recall() >= 0.95  # before the index knows
     assert not best & set().union(*(ask(table, q) for q in queries))
     table.tidy()
     assert table.indexed()[0] == len(table) == len(known)
     assert recall() >= 0.95
-    table.remove("name", list(known)[100:])
+    table.remove("entry", list(known)[100:])
     table.tidy()
     assert table.how() == "exact"
 
@@ -105,7 +105,7 @@ def test_large_tables_get_an_index_that_follows_changes(
 def test_readers_see_a_change_after_a_refresh(tmp_path: Path) -> None:
     table, known = filled(tmp_path / "t", 20)
     reader = VectorTable(tmp_path / "t")
-    table.remove("name", list(known)[:5])
+    table.remove("entry", list(known)[:5])
     table.tidy()
     reader.refresh()
     assert len(reader) == 15
