@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-from discovla.tokenizer import ClipTokenizer, cleaned
 
 #: A run of words said again and again: one word four times, two to twelve words three times.
 _LOOP = re.compile(r"(?<!\S)(?:(\S+)(?: \1){3}|(\S+(?: \S+){1,11}?)(?: \2){2})(?!\S)")
@@ -73,11 +71,15 @@ def fault_of(text: str, finish_reason: str = "stop") -> str | None:
         return "empty"
     if _LOOP.search(" ".join(words).lower()):
         return "repeated"
-    if finish_reason == "length" and _tokenizer().count(cleaned(text)) < READ:
+    if finish_reason == "length" and _count_tokens()(text) < READ:
         return "unfinished"
     return None
 
 
 @functools.cache
-def _tokenizer() -> ClipTokenizer:
-    return ClipTokenizer()
+def _count_tokens() -> Callable[[str], int]:
+    # Only here: benchmarks of the captioner run where the tokenizer's packages are absent.
+    from discovla.tokenizer import ClipTokenizer, cleaned
+
+    tokenizer = ClipTokenizer()
+    return lambda text: tokenizer.count(cleaned(text))

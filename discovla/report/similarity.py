@@ -132,6 +132,8 @@ def _heat_map(panel: Any, similarity: NDArray[np.float32]) -> None:
     panel.scatter(range(columns), column, marker="o", s=820, gid="column-maxima", **marks)
     panel.set_xticks(range(columns), [str(n + 1) for n in range(columns)])
     panel.set_yticks(range(rows), [str(n + 1) for n in range(rows)])
+    panel.set_xlabel("pseudo caption", fontsize=8)
+    panel.set_ylabel("frame", fontsize=8)
 
 
 def maxima(similarity: NDArray[np.float32]) -> tuple[list[int], list[int]]:

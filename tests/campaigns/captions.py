@@ -5,13 +5,16 @@
 A small made-up set is captioned in two shards, one process of the command line each, as the
 workflow does it. Processes are killed at seeded moments and started again until all shards are
 there. Without `--model` they ask a server of this process, which counts every question; with it
-they run that LLaVA-NeXT themselves (`discovla/demo/weights/llava` is the demo's).
+they run that LLaVA-NeXT themselves (`discovla/demo/weights/llava` is the demo's), forked from a
+process that has imported torch, so that kills fall into the work and not into imports.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import os
 import random
 import signal
 import subprocess
@@ -23,10 +26,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from discovla import cli
 from discovla.captioning import table
 from discovla.captioning.run import PART_SIZE
 from discovla.data.annotations.base import Clip, to_table, write_annotations
@@ -37,9 +41,45 @@ from tests.captioning.conftest import echo, noise
 
 SHARDS, FRAMES, CAPTIONS, SIDE = 2, 6, 4, 48
 CAPTIONS_ID = "0123456789"
-PATIENCE = 300
+PATIENCE = 1200
 #: Of a part: it is full with its last clip.
 LARGEST_PART = PART_SIZE + FRAMES * CAPTIONS
+
+
+class Job(Protocol):
+    """A running command, as `subprocess.Popen` has it."""
+
+    def poll(self) -> int | None: ...
+
+    def send_signal(self, number: int) -> None: ...
+
+    def wait(self, timeout: float) -> int | None: ...
+
+
+class Forked:
+    """A command of discovla in a process that has torch imported already."""
+
+    def __init__(self, command: list[str]) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["discovla.captioning.llava", "discovla.captioning.run"])
+        self._process = context.Process(target=_run_quietly, args=(command,))
+        self._process.start()
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        if self._process.pid and self._process.is_alive():
+            os.kill(self._process.pid, number)
+
+    def wait(self, timeout: float) -> int | None:
+        self._process.join(timeout)
+        return self._process.exitcode
+
+
+def _run_quietly(command: list[str]) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    sys.exit(cli.main(command))
 
 
 @dataclass(frozen=True)
@@ -76,13 +116,16 @@ class Dataset:
                 rows = [_frame(clip_id, position, first) for position in range(FRAMES)]
                 writer.write_batch(record_batch(rows))
 
-    def start(self, shard: str, folder: Path) -> subprocess.Popen[bytes]:
+    def start(self, shard: str, folder: Path) -> Job:
         """The process that makes one shard."""
-        command = [sys.executable, "-m", "discovla", "caption", "--kind", "guided", *self.engine]
+        command = ["caption", "--kind", "guided", *self.engine]
         command += ["--frames", str(self.root / f"{shard}.arrow")]
         command += ["--annotations", str(self.root / "annotations.parquet")]
         command += ["--captions-id", CAPTIONS_ID, "--output", str(folder / f"{shard}.parquet")]
-        return subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        if "--model" in self.engine:
+            return Forked(command)
+        whole = [sys.executable, "-m", "discovla", *command]
+        return subprocess.Popen(whole, stderr=subprocess.DEVNULL)
 
     def merged(self, folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Rows and metadata of the merged table."""
@@ -156,6 +199,7 @@ def campaign(
             left = {path.name for path in store.iterdir()} - {f"{s}.parquet" for s in shards()}
             assert left <= {"merged.parquet"} | {n for n in left if n[0] == "."}, left
             outcome.tables += 1
+            print(f"{outcome.kills} kills, {outcome.tables} tables", file=sys.stderr)
     return outcome
 
 
@@ -213,9 +257,7 @@ def _temporary(output: Path) -> set[Path]:
     return {path for folder in folders for path in folder.glob(".*")}
 
 
-def _kill(
-    process: subprocess.Popen[bytes], due: Callable[[], bool], output: Path, outcome: Outcome
-) -> None:
+def _kill(process: Job, due: Callable[[], bool], output: Path, outcome: Outcome) -> None:
     """Kill a process when it is due, unless it ends before."""
     while process.poll() is None and not due():
         time.sleep(0.0005)
