@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from discovla.captioning.fingerprint import folder_fingerprint
-from discovla.captioning.prompt import PROMPTS
 from discovla.config import (
     ID,
     check_names,
@@ -29,15 +27,12 @@ from discovla.config import (
     validate,
 )
 from discovla.errors import UserError
-from discovla.files import content_hash
+from discovla.identity import captions_identity, frames_identity
 from discovla.models.dims import read_dims
 from discovla.runs import PAPER_BACKBONE, POSTS, SELECTIONS, Row, Run
-from discovla.settings import FRAME_STORAGE, RunSettings
+from discovla.settings import RunSettings
 
 __all__ = ["ID", "PAPER_BACKBONE", "POSTS", "SELECTIONS", "Experiments", "Row", "Run", "located"]
-
-#: What else of a captioner decides its answers; hashed where it is not this.
-CAPTIONER_DEFAULTS = {"engine": "transformers", "grid": "processor", "sampling": None}
 
 
 @dataclass(frozen=True)
@@ -165,8 +160,11 @@ class Experiments:
                 settings.options.check(settings, dims)
             except UserError as error:
                 raise UserError(f"{where}: {error}") from None
-        frames_id = self._frames_id(dataset, settings)
-        captions_id = self._captions_id(settings, frames_id) if settings.needs_captions else None
+        frames_id = frames_identity(dataset, entry, settings)
+        captions_id = None
+        if settings.needs_captions:
+            captioner = self.captioners.get(settings.captioner)
+            captions_id = captions_identity(frames_id, settings, captioner, where)
         return Run(
             dataset=dataset,
             settings=settings,
@@ -200,43 +198,6 @@ class Experiments:
         entry = dict(self.captioners[name])
         entry["model"] = located(self.config["captioner_path"].get(name, entry["model"]))
         return entry
-
-    def _frames_id(self, dataset: str, settings: RunSettings) -> str:
-        entry = self.dataset(dataset)
-        hashed = settings.hashed()
-        stored = {name: hashed[name] for name in FRAME_STORAGE if name in hashed}
-        return content_hash(
-            {
-                **stored,
-                "dataset": dataset,
-                "reader": entry["reader"],
-                "rules": entry["rules"],
-                "frames": settings.frames,
-                "sampling": settings.sampling,
-                "sampling_fps": settings.sampling_fps,
-            }
-        )
-
-    def _captions_id(self, settings: RunSettings, frames_id: str) -> str:
-        if settings.captions == "released":
-            return content_hash({"frames_id": frames_id, "released": True})
-        captioner = self.captioners.get(settings.captioner)
-        if captioner is None:
-            raise UserError(
-                f"no captioner {settings.captioner!r}; known: {sorted(self.captioners)}"
-            )
-        deciding = {k: captioner[k] for k in ("model", "revision", "dtype", "max_new_tokens")}
-        deciding |= {
-            name: captioner[name]
-            for name, default in CAPTIONER_DEFAULTS.items()
-            if captioner.get(name, default) != default
-        }
-        # A model that is fetched by its id, or comes with this package, is known by its name.
-        if captioner.get("engine") != "server" and Path(captioner["model"]).is_dir():
-            deciding["weights"] = folder_fingerprint(captioner["model"])
-        return content_hash(
-            {"frames_id": frames_id, "prompt": PROMPTS[settings.captions], **deciding}
-        )
 
     # Tables and figures
 
