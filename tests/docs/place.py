@@ -19,6 +19,8 @@ LINKED = (
     *("Snakefile", "workflow", "discovla", "tests", "benchmarks", "docs", "profiles", "Makefile"),
     *("README.md", "CONTRIBUTING.md", "pyproject.toml", "requirements.lock", ".venv"),
 )
+#: The environment is taken as it is: `make` must not install anything.
+INSTALLED = 'make() { command make -o .venv/.installed "$@"; }\n'
 
 
 def place(folder: Path) -> Path:
@@ -60,7 +62,7 @@ def run_block(block: Block, folder: Path, timeout: float = 600) -> subprocess.Co
     home["PATH"] = f"{Path(sys.executable).parent}:{home['PATH']}"
     home["PYTHONPATH"] = str(folder)
     return subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", text],
+        ["bash", "-euo", "pipefail", "-c", f"{INSTALLED}{text}"],
         cwd=folder,
         env=home | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
