@@ -28,6 +28,7 @@ localrules:
     demo,
     demo_all,
     check,
+    annotations,
     run_config,
     row,
     table,
@@ -44,7 +45,7 @@ rule all:
 
 
 rule demo:
-    """Tables 1, 5 and 9, one figure and a summary, on the embedded demo world."""
+    """Tables 1, 5 and 9, one figure, a summary and the report page, on the embedded demo world."""
     input:
         demo_targets(),
 

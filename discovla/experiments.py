@@ -387,10 +387,6 @@ class Experiments:
         specs = {**self.tables, **self.figures}
         return sorted(name for name, spec in specs.items() if dataset in spec["prints"])
 
-    def reported(self, dataset: str) -> list[str]:
-        """Tables and figures that the dataset's report page is made of."""
-        return list(self.dataset(dataset).get("report", self.printed(dataset)))
-
     def runs(self, dataset: str) -> dict[str, Run]:
         """Every run that a table, figure or grid of this dataset needs, once.
 

@@ -74,6 +74,13 @@ def _captions(path: Path) -> str:
     return f"captions {metadata['captions_id']} ({metadata['kind']}): {len(rows):,} rows"
 
 
+def _caption_tokens(path: Path) -> str:
+    from discovla.captioning.tokens import read_tokens
+
+    rows, words = read_tokens(path).shape
+    return f"token ids of captions: {rows:,} rows of {words}"
+
+
 def _config(path: Path) -> str:
     from discovla.training.checkpoint import read_run_config
 
@@ -96,6 +103,11 @@ def _features(path: Path) -> str:
     read_rows(features)
     tensors = features.tensors
     return f"features: {len(tensors['text']):,} captions, {len(tensors['video']):,} videos"
+
+
+def _cost(path: Path) -> str:
+    found = _object(path, ("run_id", "step", "wall_seconds", "sessions"), "a training's cost")
+    return f"cost of {found['run_id']} up to step {found['step']}: {found['wall_seconds']} s"
 
 
 def _selection(path: Path) -> str:
@@ -164,6 +176,7 @@ KINDS: dict[str, Callable[[Path], str]] = {
     "clips.parquet": _clips,
     "frames/*/*-of-*.arrow": _frames,
     "resources/*/frames/*": _frames,
+    "captions/*.tokens/*.arrow": _caption_tokens,
     "captions/*/*-of-*.parquet": _captions,
     "captions/*.parquet": _captions,
     "runs/*/config.json": _config,
@@ -175,9 +188,10 @@ KINDS: dict[str, Callable[[Path], str]] = {
     "features.bank.safetensors": _bank,
     "metrics.*.json": _metrics,
     "check.json": _check,
+    "cost.json": _cost,
     "results/*/*/*.json": _row,
     "curve.csv": _curve,
-    "selection.csv": _selection,
+    "seed*/selection.csv": _selection,
     "compare/*/*.csv": _comparison,
     "*.csv": _table,
 }

@@ -133,6 +133,9 @@ def test_guided_and_unguided_captions_differ_in_id(experiments: Experiments) -> 
     assert unguided is not None
     assert guided.captions_id != unguided.captions_id
     assert guided.frames_id == unguided.frames_id
+    # One generator for both, or the table would compare generators.
+    assert guided.settings.captioner == unguided.settings.captioner
+    assert (guided.settings.captions, unguided.settings.captions) == ("guided", "unguided")
     assert guided.run_id != unguided.run_id
 
 

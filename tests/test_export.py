@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -17,7 +18,9 @@ from discovla.errors import UserError
 from discovla.export import export, make_plain
 from discovla.files import write_json
 from discovla.methods import METHODS
+from discovla.model_card import LOADING
 from discovla.training.loop import train
+from tests.data.videos import write_video
 from tests.methods import every
 from tests.report.test_tables import metrics
 from tests.training import world as worlds
@@ -130,6 +133,22 @@ def test_the_card_has_the_numbers_and_where_they_are_from(
     assert "Terms of use" in card
     metadata = json.loads((tmp_path / "made" / "config.json").read_text())
     assert metadata["run_id"] in card
+
+
+@pytest.mark.parametrize("form", LOADING)
+def test_the_lines_of_the_card_load_the_folder(
+    runs: dict[str, Path], form: str, tmp_path: Path
+) -> None:
+    export(runs["lora"], tmp_path / "made", form)
+    card = (tmp_path / "made" / "README.md").read_text(encoding="utf-8")
+    lines = card.split("```python\n")[1].split("```")[0]
+    video = write_video(tmp_path / "one.mp4")
+    for name, path in (("PATH/TO/THIS/FOLDER", tmp_path / "made"), ("one.mp4", video)):
+        lines = lines.replace(name, str(path))
+    names: dict[str, Any] = {}
+    exec(lines.replace("two.mp4", str(video)), names)
+    assert form == "open_clip" or names["scores"].shape == (1, 2)
+    assert names["model"] is not None
 
 
 def test_without_numbers_the_card_says_so(runs: dict[str, Path], tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ FORBIDDEN = {
     "discovla/retrieval/postprocess.py": ("torch", "pandas"),
     "discovla/settings.py": ("torch", "pandas", "yaml"),
     "discovla/experiments.py": ("torch", "pandas"),
+    "discovla/report/parts.py": ("torch", "pandas"),
+    "discovla/report/page": ("torch", "discovla.training", "discovla.models"),
 }
 DEMO = "discovla.demo"
 

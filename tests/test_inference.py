@@ -69,6 +69,18 @@ def test_features_are_those_of_the_model_called_by_hand(
     assert model.logit_scale == pytest.approx(float(retriever.logit_scale.detach()))
 
 
+def test_the_lines_of_the_manual_are_true(folder: Path, videos: list[Path]) -> None:
+    page = Path("docs/export.md").read_text(encoding="utf-8")
+    lines = page.split("```python\n")[1].split("```")[0]
+    lines = lines.replace("results/demo/runs/RUN/seed0", str(folder))
+    for name, path in zip(("one.mp4", "two.mp4"), videos, strict=False):
+        assert name in lines
+        lines = lines.replace(f'"{name}"', repr(str(path)))
+    names: dict[str, np.ndarray] = {}
+    exec(lines, names)
+    assert names["scores"].shape == (1, 2)
+
+
 def test_nothing_in_gives_nothing_out(folder: Path) -> None:
     model = discovla.load(folder, device="cpu")
     assert model.encode_texts([]).shape == model.encode_videos([]).shape == (0, 24)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ class CaptionTokens:
         }
         folder = table.path.with_suffix(".tokens")
         path = folder / f"{content_hash(made_from)}.arrow"
-        found = _read(path, made_from)
+        found = _kept(path, made_from)
         if found is None:
             found = _make(table, tokenizer, words)
             try:
@@ -82,6 +83,17 @@ class CaptionTokens:
         return ids
 
 
+def _kept(path: Path, made_from: Mapping[str, Any]) -> NDArray[np.uint16] | None:
+    """The ids of a file that is there and fits, else None."""
+    if not path.exists():
+        return None
+    try:
+        return read_tokens(path, made_from)
+    except UserError as error:
+        log.warning("made again: %s", error)
+        return None
+
+
 def _make(table: CaptionTable, tokenizer: ClipTokenizer, words: int) -> NDArray[np.uint16]:
     """(rows, L) ids of all texts of a table."""
     ids = np.empty((len(table) * table.frames_per_clip, words), np.uint16)
@@ -92,7 +104,7 @@ def _make(table: CaptionTable, tokenizer: ClipTokenizer, words: int) -> NDArray[
     return ids
 
 
-def _write(path: Path, ids: NDArray[np.uint16], made_from: dict[str, Any]) -> None:
+def _write(path: Path, ids: NDArray[np.uint16], made_from: Mapping[str, Any]) -> None:
     schema = pa.schema([("ids", pa.list_(pa.uint16(), ids.shape[1]))])
     schema = with_metadata(schema, {**made_from, "checksum": zlib.crc32(ids.data)})
     column = pa.FixedSizeListArray.from_arrays(pa.array(ids.reshape(-1)), ids.shape[1])
@@ -105,24 +117,27 @@ def _write(path: Path, ids: NDArray[np.uint16], made_from: dict[str, Any]) -> No
         writer.write_batch(pa.record_batch([column], schema=schema))
 
 
-def _read(path: Path, made_from: dict[str, Any]) -> NDArray[np.uint16] | None:
-    """(rows, L) ids mapped from a file; None if it is absent or not what it should be."""
-    if not path.exists():
-        return None
-    try:
-        with readable(path, WHAT):
-            file = pa.ipc.open_file(pa.memory_map(str(path)))
-            metadata = parse_metadata(file.schema, path, WHAT)
-            column = file.get_batch(0)["ids"] if file.num_record_batches else None
-    except UserError as error:
-        log.warning("made again: %s", error)
-        return None
-    stored = {name: metadata.get(name) for name in made_from}
-    if stored != made_from or column is None or len(column) != made_from["texts"]:
-        log.warning("made again: %s: made from something else", path)
-        return None
-    ids: NDArray[np.uint16] = column.values.to_numpy().reshape(-1, made_from["words"])
+def read_tokens(path: Path, made_from: Mapping[str, Any] | None = None) -> NDArray[np.uint16]:
+    """(rows, L) ids mapped from a file that `CaptionTokens` wrote.
+
+    Args:
+        path: the file.
+        made_from: if given, what it must say it was made from.
+
+    Raises:
+        UserError: it is absent, damaged, or made from something else.
+    """
+    with readable(path, WHAT):
+        file = pa.ipc.open_file(pa.memory_map(str(path)))
+        metadata = parse_metadata(file.schema, path, WHAT)
+        if file.num_record_batches != 1:
+            raise UserError(f"{path}: not {WHAT}: it has {file.num_record_batches} batches, not 1")
+        column = file.get_batch(0)["ids"]
+    if any(metadata.get(name) != value for name, value in (made_from or {}).items()):
+        raise UserError(f"{path}: made from another table or tokenizer. Remove it.")
+    ids: NDArray[np.uint16] = column.values.to_numpy().reshape(
+        len(column), -1 if len(column) else 0
+    )
     if zlib.crc32(ids.data) != metadata.get("checksum"):
-        log.warning("made again: %s: damaged, its checksum does not fit", path)
-        return None
+        raise UserError(f"{path}: damaged, its checksum does not fit. Remove it.")
     return ids

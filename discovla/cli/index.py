@@ -59,6 +59,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Build, bring up to date, or remove."""
+    from discovla.search.vectors import lance
+
+    lance()  # before torch is imported for nothing
     from dataclasses import asdict
 
     from discovla.errors import UserError

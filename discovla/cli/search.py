@@ -53,6 +53,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Load the model, ask, print."""
+    from discovla.search.vectors import lance
+
+    lance()  # before torch is imported for nothing
     from discovla.errors import UserError
     from discovla.search.model import Encoder
     from discovla.search.query import search, text_vector, video_vector

@@ -37,6 +37,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until interrupted."""
+    from discovla.search.vectors import lance
+
+    lance()  # before torch is imported for nothing
     from discovla.search.web import serve
 
     serve(args.index, args.host, args.port, args.device)

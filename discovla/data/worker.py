@@ -7,6 +7,7 @@ process imports neither torch nor pandas.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import selectors
@@ -26,6 +27,8 @@ from discovla.data.decode.request import failure
 from discovla.data.sampling import SamplingError
 from discovla.errors import UserError
 
+log = logging.getLogger(__name__)
+
 DEFAULT_TIMEOUT = 60.0
 _ERRORS: dict[str, type[UserError]] = {
     "DecodeError": DecodeError,
@@ -33,6 +36,12 @@ _ERRORS: dict[str, type[UserError]] = {
     "UserError": UserError,
 }
 _GRACE = 5
+_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM)
+"""Exit codes of a child that somebody has ended: a person, or a system short of memory."""
+
+
+class _Killed(DecodeError):
+    """The child was ended from outside, which says nothing about the file."""
 
 
 class DecodeWorker:
@@ -80,6 +89,12 @@ class DecodeWorker:
         header, _ = self._ask("evidence", path, {"path": path, "reader": reader})
         return Evidence(**header)
 
+    def stop(self) -> None:
+        """End the child process from another thread: who waits for an answer gets `DecodeError`."""
+        process = self._process
+        if process is not None:
+            process.kill()
+
     def close(self) -> None:
         """End the child process."""
         if self._process is None:
@@ -105,6 +120,16 @@ class DecodeWorker:
     def _ask(
         self, action: str, path: str, arguments: dict[str, Any]
     ) -> tuple[dict[str, Any], bytes]:
+        """The answer to a request, asked once more if somebody else has killed the child."""
+        try:
+            return self._ask_once(action, path, arguments)
+        except _Killed as error:
+            log.warning("%s; asked again", error)
+        return self._ask_once(action, path, arguments)
+
+    def _ask_once(
+        self, action: str, path: str, arguments: dict[str, Any]
+    ) -> tuple[dict[str, Any], bytes]:
         process = self._start()
         line = json.dumps({"action": action, "limit": self.timeout, **arguments})
         deadline = time.monotonic() + self.timeout
@@ -114,9 +139,10 @@ class DecodeWorker:
             header = json.loads(reply.line())
             body = reply.exactly(header.pop("bytes", 0))
         except (TimeoutError, EOFError, BrokenPipeError) as error:
-            reason = self._reason(error)
+            reason, code = self._reason(error)
             self.close()
-            raise failure(path, reason) from None
+            found = failure(path, reason)
+            raise (_Killed(str(found)) if code in _OUTSIDE else found) from None
         except BaseException:
             self.close()  # interrupted half-way: the next answer would be this one's
             raise
@@ -124,11 +150,12 @@ class DecodeWorker:
             raise _ERRORS[header["error"]](header["text"])
         return header, body
 
-    def _reason(self, error: Exception) -> str:
+    def _reason(self, error: Exception) -> tuple[str, int | None]:
+        """What went wrong, and the child's exit code if it has ended."""
         if isinstance(error, TimeoutError):
-            return f"not decoded within {self.timeout:g} s"
+            return f"not decoded within {self.timeout:g} s", None
         code = self._process.wait() if self._process else None
-        return f"the decoder crashed (exit code {code})"
+        return f"the decoder crashed (exit code {code})", code
 
 
 class _Reply:

@@ -71,6 +71,7 @@ def write_summary(
         "## Where everything is",
         "",
         *(f"- `{path}`" for path in [*tables, figure, f"results/{dataset}/runs/"]),
+        f"- `results/{dataset}/report.html`: everything on one page, to look at",
         f"- `results/{dataset}/captions/`: the pseudo captions",
         f"- `resources/{dataset}/`: annotations and frames",
         "",

@@ -7,7 +7,7 @@ apart differs in its last bit and moves ranks. Nothing is sorted and no matrix i
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -75,11 +75,12 @@ def standing(scores: Array, truth: Numbers, direction: Direction) -> Standing:
     return standings(Tiles(MatrixScores(scores), truth), Plain(direction))[direction]
 
 
-class _Pairs:
-    """The captions of a tile whose video is in it, and where the scores of the pairs are."""
+class _Pairs(NamedTuple):
+    """The captions of a tile whose own video is in it, and where their scores are."""
 
-    def __init__(self, captions: Numbers, rows: Numbers, columns: Numbers) -> None:
-        self.captions, self.rows, self.columns = captions, rows, columns
+    captions: Numbers
+    rows: Numbers
+    columns: Numbers
 
     @classmethod
     def of(cls, tiles: Tiles, captions: Captions, columns: Columns, number: int) -> _Pairs:

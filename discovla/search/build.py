@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -302,9 +302,10 @@ def _read_ahead(
             workers.append(here.worker)
         return _read(item, root / item.path, how, known.get(item.key), here.worker)
 
-    with ExitStack() as stack:  # left in the opposite order: a decoder is not waited for
+    with ExitStack() as stack:  # left from the last line to the first
+        stack.callback(_each, DecodeWorker.close, workers)
         pool = stack.enter_context(ThreadPoolExecutor(options.jobs))
-        stack.callback(_close_all, workers)
+        stack.callback(_each, DecodeWorker.stop, workers)  # so that nobody waits for a long file
         stack.callback(pool.shutdown, wait=False, cancel_futures=True)
         while True:
             while len(waiting) <= options.jobs and (item := next(rest, None)) is not None:
@@ -314,9 +315,9 @@ def _read_ahead(
             yield waiting.popleft().result()
 
 
-def _close_all(workers: list[DecodeWorker]) -> None:
+def _each(what: Callable[[DecodeWorker], None], workers: list[DecodeWorker]) -> None:
     for worker in workers:
-        worker.close()
+        what(worker)
 
 
 def _read(

@@ -18,6 +18,7 @@ from discovla.data.augment import prepare
 from discovla.errors import UserError
 from discovla.experiments import Experiments
 from discovla.files import atomic_path, sha256_file, write_json
+from discovla.models.dims import LOCAL_PREFIX
 from discovla.search.windows import Frames, Sampling
 from discovla.settings import RunSettings
 from discovla.training.checkpoint import load_trained, read_run_config
@@ -101,11 +102,12 @@ def plain_clip(name: str, weights: Path | None, config: Path) -> Source:
 
 
 def _placed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with the whole path of a weights file: searching may start in another folder."""
+    """The config with whole paths of CLIP's files: searching may start in another folder."""
     backbone = dict(config["backbone"])
-    weights = backbone.get("weights")
-    if weights and Path(weights).is_file():
-        backbone["weights"] = str(Path(weights).resolve())
+    for name, prefix in (("weights", ""), ("tokenizer", ""), ("architecture", LOCAL_PREFIX)):
+        value = backbone.get(name)
+        if value and value.startswith(prefix) and Path(value.removeprefix(prefix)).exists():
+            backbone[name] = prefix + str(Path(value.removeprefix(prefix)).resolve())
     return {**config, "backbone": backbone}
 
 

@@ -19,6 +19,7 @@ from discovla.interruption import StopRequest
 from discovla.models.retriever import Retriever
 from discovla.settings import RunSettings
 from discovla.training.checkpoint import adapter_metadata, save_adapter, trained_parameters
+from discovla.training.cost import Meter
 from discovla.training.gradients import backward, check_micro_batch
 from discovla.training.optim import Schedule, clip_gradients, optimiser_of, set_learning_rate
 from discovla.training.processes import ALONE, World
@@ -120,6 +121,7 @@ class Trainer:
         self.schedule = Schedule.of(plan.total_steps, settings)
         self.optimiser = optimiser_of(retriever, self.parameters, settings)
         self.curve = Curve(folder / "curve.csv")
+        self._meter = Meter(folder, identity, self.device, world)
         self._names: list[str] = []
         self._pending: list[_Pending] = []
         self._read_at = time.monotonic()
@@ -144,6 +146,7 @@ class Trainer:
         )
         if step and self.world.leads:
             LOG.info("%s: going on after step %d of %d", self._what, step, self.plan.total_steps)
+        self._meter.resume(step)
         progress = Progress(
             self._what, step, self.plan.total_steps, self.device, shown=self.world.leads
         )
@@ -207,6 +210,10 @@ class Trainer:
         if ends_epoch:
             epoch = f"epoch{step // self.plan.steps_per_epoch}"
             self._save_adapter(self.folder / CHECKPOINTS / f"{epoch}.safetensors", step, epoch)
+        if saves:
+            cost = self._meter.write(step)
+            if ends and self.world.leads:
+                LOG.info("%s: %s", self._what, cost)
         if saves and self.world.leads:
             self.curve.write()
             save_state(

@@ -13,6 +13,7 @@ from discovla.captioning.run import caption_shard
 from discovla.captioning.tokens import CaptionTokens
 from discovla.errors import UserError
 from discovla.tokenizer import ClipTokenizer
+from discovla.verify import verify
 from tests.captioning.conftest import CAPTIONS_ID, FakeCaptioner, World, echo
 
 
@@ -27,7 +28,7 @@ def captions(world: World) -> table.CaptionTable:
 
 
 def merged(world: World, captioner: FakeCaptioner) -> table.CaptionTable:
-    shard, path = world.folder / "1-of-1.parquet", world.folder / "merged.parquet"
+    shard, path = world.folder / "1-of-1.parquet", world.folder / "captions" / "merged.parquet"
     caption_shard(
         world.shard(), world.annotations, "guided", captioner, shard, captions_id=CAPTIONS_ID
     )
@@ -84,6 +85,8 @@ def test_what_they_are_made_from_decides(
     CaptionTokens(captions, ClipTokenizer(other), 32)
     CaptionTokens(captions, tokenizer, 16)
     assert len(files(captions)) == 3
+    for path in files(captions):
+        assert verify(path).startswith("token ids of captions: 18 rows of ")
     again = merged(world, FakeCaptioner(lambda *_: "something else"))
     tokens = CaptionTokens(again, tokenizer, 32)
     assert len(files(captions)) == 4
@@ -109,6 +112,9 @@ def test_a_damaged_file_is_made_again(
     else:
         flipped = whole[:where] + bytes([whole[where] ^ 1]) + whole[where + 1 :]
         path.write_bytes({"cut": whole[:-300], "flipped": flipped, "empty": b""}[damage])
+    if damage != "of other texts":
+        with pytest.raises(UserError, match=rf"{path.name}: (cannot|damaged)"):
+            verify(path)
     with caplog.at_level(logging.WARNING):
         found = CaptionTokens(captions, tokenizer, 32)
     assert "made again" in caplog.text

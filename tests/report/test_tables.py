@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import statistics
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from discovla.report.tables import (
     COLUMNS,
     build_row,
     build_table,
+    read_table,
     to_latex,
     to_markdown,
     write_table,
@@ -187,3 +189,46 @@ def test_labels_are_text_in_every_form(experiments: Experiments, results: Path) 
     table.frame.loc[0, "label"] = 'a|b <i>"&_%'
     assert r'a\|b &lt;i&gt;"&amp;_%' in to_markdown(table)
     assert r'a|b \textless{}i\textgreater{}"\&\_\%' in to_latex(table)
+
+
+def test_latex_has_as_many_cells_in_every_line(experiments: Experiments, results: Path) -> None:
+    table = build_table(experiments, "msrvtt", "table5", results)
+    table.frame.loc[0, "label"] = "[a] {b} \\ 100 % & $x_1$ #2 ~^"
+    table.frame.loc[1, "label"] = "* a\nb"
+    table.frame.loc[2, "footnote"] = "first\nsecond"
+    text = to_latex(table)
+    lines = text.split("\n")
+    width = lines[1].removeprefix(r"\begin{tabular}{").removesuffix("}")
+    assert re.fullmatch("l+r+", width)
+    rows = [line for line in lines if line.endswith(r"\\")]
+    assert len(rows) == 2 + len(table.frame)
+    spans = sum(int(n) - 1 for n in re.findall(r"\\multicolumn\{(\d+)\}", rows[0]))
+    for row, hidden in zip(rows, [spans, *[0] * (len(rows) - 1)], strict=True):
+        assert len(re.findall(r"(?<!\\)&", row)) == len(width) - 1 - hidden
+        bare = re.sub(r"\\[{}%$&#_]", "", row)
+        assert bare.count("{") == bare.count("}")
+        assert not re.search(r"(?<!\\)[%#]", row)
+        assert not row.startswith(("[", "*"))  # it would be an option of the line before
+    assert r"\cmidrule(lr){4-8}\cmidrule(lr){9-12}" in text
+    assert [line for line in lines if line.startswith("% B1")] == ["% B1 (IVFusion): first second"]
+
+
+def test_a_written_table_is_read_back(experiments: Experiments, results: Path) -> None:
+    table = build_table(experiments, "msrvtt", "table5", results)
+    table.frame.loc[0, "label"] = "None"  # the name of a row of Table 7, not an empty cell
+    paths = {kind: str(results / f"table5.{kind}") for kind in ("csv", "md", "tex")}
+    write_table(table, **paths)
+    again = read_table(paths["csv"], table.title, "msrvtt")
+    pd.testing.assert_frame_equal(again.frame, table.frame, check_exact=True)
+    assert again.notes == table.notes
+    assert (to_markdown(again), to_latex(again)) == (to_markdown(table), to_latex(table))
+
+
+@pytest.mark.parametrize("content", ["", "a,b\n1,2\n", ",".join(COLUMNS) + "\n" + "x," * 90 + "\n"])
+def test_what_is_no_table_is_named(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "table5.csv"
+    path.write_text(content)
+    with pytest.raises(UserError, match=r"table5\.csv: not a table of this version"):
+        read_table(path, "x", "msrvtt")
+    with pytest.raises(UserError, match=r"table6\.csv: no such file"):
+        read_table(tmp_path / "table6.csv", "x", "msrvtt")

@@ -22,7 +22,7 @@ TARGETS = [
     *(f"msrvtt/figure{number}" for number in (6, 7, 8, 9)),
 ]
 COUNTED = ("sample_frames", "caption_shard", "train", "features", "metrics")
-HERE = ("check", "run_config", "row", "table", "figure", "all")
+HERE = ("check", "annotations", "run_config", "row", "table", "figure", "all")
 """Rules that run beside Snakemake and not as SLURM jobs."""
 
 

@@ -92,7 +92,7 @@ def test_plan_of_a_served_captioner_and_of_the_pictures(tmp_path: Path) -> None:
     identity = captions_id(experiments)
     run = next(r for r in experiments.runs("demo").values() if r.captions_id == identity)
     targets = [f"results/demo/captions/{identity}.svg"]
-    targets += [f"results/demo/runs/{run.run_id}/seed0/similarity.svg"]
+    targets += [f"results/demo/runs/{run.run_id}/seed0/similarity.png"]
     output = snakemake(tmp_path, *targets, "-n", "-p").stdout
     caption = re.findall(r"python -m discovla caption .*", output)
     assert len(caption) == 2

@@ -30,7 +30,7 @@ def rule(output: str, name: str) -> str:
 
 def dry_run(folder: Path, **settings: object) -> str:
     edit(folder / "config" / "config.yaml", lambda content: content.update(settings))
-    found = snakemake(folder, REAL, "-n", "-p", "--workflow-profile", str(plan.PROFILE))
+    found = snakemake(folder, REAL, "-n", "-p", "--workflow-profile", str(plan.PROFILE), cores=64)
     assert found.returncode == 0, found.stdout[-2000:]
     return found.stdout
 

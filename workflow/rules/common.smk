@@ -10,6 +10,7 @@ from snakemake.exceptions import WorkflowError
 from discovla.errors import UserError
 from discovla.experiments import Experiments, ID, POSTS, SELECTIONS
 from discovla.files import read_record
+from discovla.report.parts import compared, reported
 
 # Jobs must find the Python that runs Snakemake, also when no environment is activated, and this
 # repository's package, also from another working directory or in an environment of their own.
@@ -46,13 +47,14 @@ wildcard_constraints:
     method="|".join(EXPERIMENTS.methods),
     before="[a-z0-9][a-z0-9_-]*",
     after="[a-z0-9][a-z0-9_-]*",
+    picture="svg|png",
 
 
 # Targets
 
 
 def demo_targets():
-    names = [f"{name}.csv" for name in EXPERIMENTS.reported("demo")]
+    names = [f"{name}.csv" for name in reported(EXPERIMENTS, "demo")]
     return [f"results/demo/{name}" for name in [*names, "summary.md", "report.html"]]
 
 
@@ -287,21 +289,13 @@ def compared_features(wildcards):
 def report_parts(wildcards):
     """What the report page of a dataset is made of; it also shows whatever else is there."""
     folder = f"results/{wildcards.dataset}"
-    names = EXPERIMENTS.reported(wildcards.dataset)
-    return [
-        *[f"{folder}/{name}.csv" for name in names],
-        *[
-            f"{folder}/compare/{table}/{before}..{after}.csv"
-            for table in names
-            for before, after in EXPERIMENTS.tables.get(table, {}).get("compare", [])
-            if trained(wildcards.dataset, table, before, after)
-        ],
-    ]
-
-
-def trained(dataset, table, *rows):
-    """Whether all of these rows are measured here, and not only quoted."""
-    return all(EXPERIMENTS.row(dataset, table, row).run for row in rows)
+    try:
+        pairs = compared(EXPERIMENTS, wildcards.dataset)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+    names = reported(EXPERIMENTS, wildcards.dataset)
+    names += [f"compare/{table}/{before}..{after}" for table, before, after in pairs]
+    return [f"{folder}/{name}.csv" for name in names]
 
 
 def grid_features(wildcards):

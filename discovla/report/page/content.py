@@ -23,6 +23,7 @@ from discovla.report.page import work
 from discovla.report.page.curves import curve_picture, described, read_curve
 from discovla.report.page.media import file_address
 from discovla.report.page.tables import TableView, view
+from discovla.report.parts import reported
 from discovla.report.tables import COLUMNS, Table, notes, read_table, to_frame
 
 CURVES = 40
@@ -147,7 +148,7 @@ class Gatherer:
             self.content.problems.append(str(error))
 
     def _tables(self) -> None:
-        listed = self.experiments.reported(self.dataset)
+        listed = reported(self.experiments, self.dataset)
         for name, spec in self.experiments.tables.items():
             path = self.folder / f"{name}.csv"
             with self._noted():
@@ -177,7 +178,7 @@ class Gatherer:
         return Table(title, self.dataset, frame, notes(frame))
 
     def _figures(self) -> None:
-        listed = self.experiments.reported(self.dataset)
+        listed = reported(self.experiments, self.dataset)
         for name, spec in self.experiments.figures.items():
             path = self.folder / f"{name}.csv"
             if not path.exists():

@@ -11,6 +11,7 @@ from typing import Any
 from discovla.errors import UserError
 from discovla.experiments import Experiments
 from discovla.files import read_record
+from discovla.report.parts import reported
 from discovla.report.summary import stage_times
 
 _HIDDEN = ("schema", "run_id", "seed")
@@ -38,9 +39,10 @@ class Environment:
 
 
 def run_labels(experiments: Experiments, dataset: str) -> dict[str, list[str]]:
-    """Run id → the rows that it stands for, such as `table5: LoRA`."""
+    """Run id → the rows that it stands for (`table5: LoRA`); those of the page come first."""
     labels: dict[str, list[str]] = {}
-    for name in (*experiments.tables, *experiments.figures):
+    names = [*reported(experiments, dataset), *experiments.tables, *experiments.figures]
+    for name in dict.fromkeys(names):
         try:
             rows = experiments.rows(dataset, name)
         except UserError:  # a table that does not fit this dataset
