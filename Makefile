@@ -8,7 +8,7 @@ CORES ?= 2
 DATASET ?= msrvtt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-all test lint format lock rehearsal
+.PHONY: help setup demo demo-all test lint docs format lock rehearsal
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,7 +33,7 @@ demo-all: $(STAMP)  ## every table and figure of the paper on the demo world
 rehearsal: $(STAMP)  ## the real path on a self-made cut: DATASET=msrvtt, lsmdc, activitynet or didemo
 	$(BIN)/python -m tests.rehearsal --dataset $(DATASET) --cores $(CORES)
 
-test: lint  ## lint, then all tests
+test: lint docs  ## lint, the manual, then all tests
 	$(BIN)/python -m pytest
 
 lint: $(STAMP)  ## ruff, mypy, snakefmt and snakemake --lint
@@ -43,10 +43,13 @@ lint: $(STAMP)  ## ruff, mypy, snakefmt and snakemake --lint
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
 
+docs: $(STAMP)  ## the manual as a site in build/docs/html; a warning fails it
+	$(BIN)/sphinx-build -E -W -n -q --keep-going -d build/docs/doctrees docs build/docs/html
+
 format: $(STAMP)  ## let the formatters rewrite the sources
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile workflow
 
 lock: $(STAMP)  ## renew requirements.lock from pyproject.toml
-	$(BIN)/uv pip compile pyproject.toml --group dev --universal --generate-hashes --no-header --python-version 3.11 --quiet --output-file requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra search --extra slurm --group dev --universal --generate-hashes --no-header --python-version 3.11 --quiet --output-file requirements.lock

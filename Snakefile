@@ -22,10 +22,19 @@ include: "workflow/rules/report.smk"
 include: "workflow/rules/demo.smk"
 
 
+# On a cluster these run where Snakemake runs: seconds each, less than it takes to start a job.
 localrules:
     all,
     demo,
     demo_all,
+    check,
+    annotations,
+    run_config,
+    row,
+    table,
+    figure,
+    grid,
+    summary,
 
 
 rule all:

@@ -184,7 +184,9 @@ class Case:
                 )
 
             encoder.prepare(self.images)
-            found = self.generator.answer(frames, encode, chooser, rows=10**6, tokens=self.tokens)
+            found = self.generator.answer(
+                frames, encode, chooser, longest=self.answer, rows=10**6, tokens=self.tokens
+            )
             said = {question.number: answer for question, answer in found}
         return [said[number] for number in sorted(said)]
 
@@ -257,6 +259,6 @@ def case_of(
     model, processor = model_of(size, device, dtype), Processor()
     set_grid(model, processor, grid)
     tokens = 16384 if device.startswith("cuda") else 4096
-    generator = Generator(model, [], answer)
+    generator = Generator(model, [])
     case = Case(model, processor, generator, [], [], answer, tokens)
     return case.about(frames, captions, height, width)

@@ -1,8 +1,9 @@
 """The table of pseudo captions at MSRVTT's size: `python -m benchmarks.caption_table`.
 
 Made-up captions of 9,000 videos x 20 captions x 12 frames, in 64 shards, are merged, opened, read
-in random order, and brought into tokens as training does it. Each step is a process of its own, so
-that its largest memory can be read.
+in random order, and opened as training does it: the first time, which makes the token ids, and
+again. Ids of some captions are held against open_clip's tokenizer. Each step is a process of its
+own, so that its largest memory can be read.
 """
 
 from __future__ import annotations
@@ -22,14 +23,16 @@ import pyarrow.compute as pc
 
 from benchmarks.planning import measured
 from discovla.captioning import table
+from discovla.captioning.tokens import CaptionTokens
 from discovla.data.annotations.base import Clip, of_split, read_annotations, to_table
 from discovla.data.annotations.base import write_annotations as write
 from discovla.data.shards import shard_name, shard_of
 from discovla.files import read_json, write_json
+from discovla.tokenizer import ClipTokenizer
 
 CLIPS, CAPTIONS, FRAMES, SHARDS = 9000, 20, 12, 64
 CAPTIONS_ID, WORDS = "0123456789", 32
-READS = 50_000
+READS, COMPARED = 50_000, 500
 PHRASES = 2000
 VOCABULARY = (  # noqa: SIM905
     "a the this image frame shows man woman child dog car kitchen street stage table young old "
@@ -104,29 +107,52 @@ def read_randomly(folder: Path) -> dict[str, float]:
 
 
 def train_from(folder: Path) -> dict[str, float]:
-    """Open the table as a training does it, and take the tokens of random pairs."""
-    import torch
-
-    from discovla.data.dataset import frame_tokens
-    from discovla.models.backbone import Tokenizer
-
-    tokenizer = Tokenizer()
+    """Open the tokens as a training does it, and take those of random pairs."""
     ids = of_split(read_annotations(folder / "annotations.parquet"), "train")["caption_id"]
+    begin = time.process_time()
+    tokens = _tokens(folder)
+    opened = time.process_time() - begin
+    wanted = random.Random(1).choices(ids.tolist(), k=READS)
     begin = time.perf_counter()
-    captions = table.CaptionTable(folder / "merged.parquet")
-    tokens = frame_tokens(captions, ids.tolist(), FRAMES, lambda *args: tokenizer(*args)[0], WORDS)
-    opened = time.perf_counter() - begin
-    order = torch.randint(len(ids), (READS,)).tolist()
-    begin = time.perf_counter()
-    for sample in order:
-        tokens.ids(slice(sample * FRAMES, (sample + 1) * FRAMES))
+    for caption_id in wanted:
+        tokens.for_caption(caption_id).astype(np.int64)
     rate = READS * FRAMES / (time.perf_counter() - begin)
-    return {"tokenised texts/s": len(tokens) / opened, "rows of tokens/s": rate}
+    return {"CPU s for the ids": opened, "rows of ids/s": rate}
+
+
+def compare(folder: Path) -> dict[str, float]:
+    """Ids of random pairs by open_clip's tokenizer; `SystemExit` if one differs."""
+    from open_clip.tokenizer import SimpleTokenizer
+
+    theirs, tokens = SimpleTokenizer(), _tokens(folder)
+    captions = tokens.table
+    ids = of_split(read_annotations(folder / "annotations.parquet"), "train")["caption_id"]
+    wanted = random.Random(2).choices(ids.tolist(), k=COMPARED)
+    texts = [text for caption_id in wanted for text in captions.for_caption(caption_id)]
+    begin = time.process_time()
+    expected = np.zeros((len(texts), WORDS), np.int64)
+    for row, text in zip(expected, texts, strict=True):
+        body = theirs.encode(text)[: WORDS - 2]
+        row[: len(body) + 2] = [theirs.sot_token_id, *body, theirs.eot_token_id]
+    seconds = time.process_time() - begin
+    found = np.concatenate([tokens.for_caption(caption_id) for caption_id in wanted])
+    if not np.array_equal(found, expected):
+        raise SystemExit("the ids are not those of open_clip's tokenizer")
+    return {
+        "texts compared, all equal": len(texts),
+        "texts/CPU s by open_clip": len(texts) / seconds,
+    }
+
+
+def _tokens(folder: Path) -> CaptionTokens:
+    return CaptionTokens(table.CaptionTable(folder / "merged.parquet"), ClipTokenizer(), WORDS)
 
 
 STEPS: dict[str, Callable[[Path], dict[str, float]]] = {
     "read randomly": read_randomly,
     "open for training": train_from,
+    "open again": train_from,
+    "compare": compare,
 }
 
 
@@ -147,6 +173,10 @@ def main(arguments: list[str] | None = None) -> None:
         _compare(folder, args.clips * args.captions * FRAMES)
 
 
+def _shown(rate: float) -> str:
+    return f"{rate:,.1f}" if rate < 100 else f"{rate:,.0f}"
+
+
 def _compare(folder: Path, rows: int) -> None:
     shards = sum(path.stat().st_size for path in (folder / "shards").iterdir())
     print(f"{rows:,} rows in {SHARDS} shards, {shards / 1e6:,.0f} MB")
@@ -158,10 +188,14 @@ def _compare(folder: Path, rows: int) -> None:
     for step, command in {"merge": merge, **{name: [*own, name] for name in STEPS}}.items():
         cost = measured(step, command)
         rates = read_json(folder / "rates.json") if step in STEPS else {}
-        said = "".join(f"   {rate:,.0f} {what}" for what, rate in rates.items())
+        said = "".join(
+            f"   {rate:,.{1 if rate < 100 else 0}f} {what}" for what, rate in rates.items()
+        )
         times = f"{cost.seconds:>9.1f}{cost.cpu:>8.1f}{cost.megabytes:>8,.0f}"
         print(f"{step:<20}{times}{said}", flush=True)
-    print(f"merged: {(folder / 'merged.parquet').stat().st_size / 1e6:,.0f} MB")
+    tokens = sum(path.stat().st_size for path in (folder / "merged.tokens").iterdir())
+    merged = (folder / "merged.parquet").stat().st_size
+    print(f"merged: {merged / 1e6:,.0f} MB, its token ids {tokens / 1e6:,.0f} MB")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """Ranks of a test set: counted, against sorting, and of a set whose matrix fits no memory.
 
-    python -m benchmarks.eval                          N = 1,000 and 4,917, then 50,000 in blocks
+    python -m benchmarks.eval                          N = 1,000 and 4,917, then 50,000 from a file
     python -m benchmarks.eval --peer ~/DsicoVLA        the metric function of a clone beside it
     python -m benchmarks.eval --large 0                without the large set
+    python -m benchmarks.eval --sizes --posts none dsl the large set alone, post-processed too
 
 Random features of D = 512 in which some captions are near their video. All ways give R@1, R@5,
 R@10, median and mean rank of text-to-video retrieval; they are compared before a time is printed.
-In blocks, both directions are ranked and only a strip of the matrix exists at a time.
+The large set is measured as the workflow does it: `evaluate_features` on a file of features.
 """
 
 from __future__ import annotations
@@ -17,22 +18,28 @@ import os
 import platform
 import resource
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from safetensors.numpy import save_file
 
 from benchmarks.interleave import cpu_seconds, interleave, print_timings
 from discovla.errors import UserError
-from discovla.retrieval.metrics import Standing, row_blocks, standing, summarise
+from discovla.retrieval.counting import Plain, standing, standings
+from discovla.retrieval.evaluate import Post, evaluate_features
+from discovla.retrieval.metrics import DIRECTIONS, Standing, summarise
+from discovla.retrieval.tiles import FeatureScores, Tiles
 
 Array = npt.NDArray[Any]
 Metrics = dict[str, float]
 
-WIDTH, STRIP = 512, 256
+WIDTH = 512
 LEAST_ELEMENTS = 50_000_000
 """Scores that are ranked in one measurement: the clock of CPU time is coarse."""
 _RELEASED = {"R@1": "R1", "R@5": "R5", "R@10": "R10", "MdR": "MR", "MnR": "MeanR"}
@@ -61,19 +68,10 @@ def by_counting(scores: Array) -> Metrics:
     return summarise(standing(scores, np.arange(len(scores)), "t2v"))
 
 
-def in_blocks(text: Array, video: Array) -> tuple[Metrics, Metrics]:
-    """Both directions from features with one caption per video; strips of the matrix at a time."""
-    return _one_direction(text, video), _one_direction(video, text)
-
-
-def _one_direction(queries: Array, items: Array) -> Metrics:
-    above, equal = [], []
-    for rows in row_blocks(len(queries), len(items), STRIP):
-        truth = np.arange(len(queries))[rows]
-        found = standing(queries[rows] @ items.T, truth, "t2v")
-        above.append(found.above)
-        equal.append(found.equal)
-    return summarise(Standing(np.concatenate(above), np.concatenate(equal)))
+def in_tiles(text: Array, video: Array) -> dict[str, Metrics]:
+    """Both directions from features, as the product does it."""
+    tiles = Tiles(FeatureScores(text, video), np.arange(len(text)))
+    return {d: summarise(found) for d, found in standings(tiles, Plain(*DIRECTIONS)).items()}
 
 
 def released_metric(clone: Path) -> Callable[[Array], Metrics]:
@@ -108,7 +106,7 @@ def whole_matrix(count: int, rounds: int, peer: Path | None) -> None:
         metric = released_metric(peer)
         ways = {"released metric": lambda: metric(scores), **ways}
     ways["count"] = lambda: by_counting(scores)
-    same(by_counting(scores), in_blocks(text, video)[0])
+    ways["from features, both directions"] = lambda: in_tiles(text, video)["t2v"]
     repeats = max(1, LEAST_ELEMENTS // scores.size)
 
     def repeated(way: Callable[[], Metrics]) -> Callable[[], Metrics]:
@@ -119,16 +117,30 @@ def whole_matrix(count: int, rounds: int, peer: Path | None) -> None:
     print_timings(f"{count:,} x {count:,}, one direction, ms", timings, unit=repeats)
 
 
-def large(count: int) -> None:
-    """Time both directions of a large set in blocks, and its memory."""
+def write_features(path: str, count: int) -> None:
+    """A features file as `discovla features` writes it."""
     text, video = features(count)
-    cpu, wall = cpu_seconds(), time.perf_counter()
-    t2v, v2t = in_blocks(text, video)
-    cpu, wall = cpu_seconds() - cpu, time.perf_counter() - wall
-    print(f"\n{count:,} x {count:,} in strips of {STRIP}, both directions, from features")
-    print(f"CPU {cpu:.1f} s, wall {wall:.1f} s, peak memory {peak_gb():.2f} GB")
+    metadata = {"schema": "1", "run_id": "benchmark", "seed": "0", "split": "test", "data_id": "0"}
+    tensors = {"text": text, "video": video, "truth": np.arange(count)}
+    save_file({**tensors, "logit_scale": np.array(100, np.float32)}, path, metadata=metadata)
+
+
+def large(count: int, posts: Sequence[Post]) -> None:
+    """Time both directions of a large set from its file, and the memory of it all."""
+    print(f"{count:,} x {count:,} from a features file, both directions")
     print(f"the matrix alone would be {4e-9 * count**2:.1f} GB")
-    print(f"R@1 {t2v['R@1']:.2f} and {v2t['R@1']:.2f}")
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "features.test.safetensors")
+        # Another process makes it, so that this one's peak memory is that of the evaluation.
+        writer = get_context("spawn").Process(target=write_features, args=(path, count))
+        writer.start()
+        writer.join()
+        for post in posts:
+            cpu, wall = cpu_seconds(), time.perf_counter()
+            found = evaluate_features(path, post=post)
+            cpu, wall = cpu_seconds() - cpu, time.perf_counter() - wall
+            r1 = " and ".join(f"{found[d]['R@1']:.2f}" for d in DIRECTIONS)
+            print(f"{post}: CPU {cpu:.1f} s, wall {wall:.1f} s, peak {peak_gb():.2f} GB, R@1 {r1}")
 
 
 def peak_gb() -> float:
@@ -144,11 +156,12 @@ def main() -> None:
     )
     parser.add_argument("--sizes", type=int, nargs="*", default=[1_000, 4_917])
     parser.add_argument("--large", type=int, default=50_000, help="0 leaves it out")
+    parser.add_argument("--posts", nargs="*", default=["none"], choices=("none", "dsl"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peer", type=Path, help="a clone of the released code")
     args = parser.parse_args()
     if args.large:
-        large(args.large)
+        large(args.large, args.posts)
     for count in args.sizes:
         whole_matrix(count, args.rounds, args.peer)
     threads = os.environ.get("OMP_NUM_THREADS", "all")

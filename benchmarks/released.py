@@ -19,7 +19,6 @@ from discovla.models.retriever import Retriever
 from discovla.parity.discovla import _trained_names
 from discovla.settings import RunSettings
 
-WEIGHTS_NAME = "ViT-B-32.pt"
 _NEEDED = "tvr/models/modeling.py"
 
 
@@ -42,17 +41,23 @@ class Released:
             raise UserError(
                 f"--peer {clone}: {error}; the released code needs timm and einops"
             ) from None
+        device = model.pixel_mean.device
         if not dist.is_initialized():  # its forward pass has a barrier
-            dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+            backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        encoder = f"ViT-B/{model.method.dims.patch_size}"
         with tempfile.TemporaryDirectory() as folder:
-            torch.save(model.clip.state_dict(), Path(folder) / WEIGHTS_NAME)
+            weights = {
+                name: tensor.float().cpu() for name, tensor in model.clip.state_dict().items()
+            }
+            torch.save(weights, Path(folder) / f"{encoder.replace('/', '-')}.pt")
             config = SimpleNamespace(
-                **{"base_encoder": "ViT-B/32", "pretrained_path": folder},
+                **{"base_encoder": encoder, "pretrained_path": folder},
                 **{"lora_adapter_dim": settings.lora_rank, "H_V": settings.vision_layers},
                 **{"alpha": settings.alpha, "beta": settings.beta, "H_L": settings.text_layers},
                 **{"world_size": 1, "local_rank": 0},
             )
-            self.model: Any = modeling.VTRModel(config)
+            self.model: Any = modeling.VTRModel(config).to(device)
         self.pairs = self._copy_trained(model)
 
     def _copy_trained(self, ours: Retriever) -> dict[str, Any]:
@@ -84,3 +89,9 @@ class Released:
         with torch.autograd.set_detect_anomaly(anomaly):
             loss.backward()
         return loss.detach(), {name: p.grad for name, p in self.pairs.items()}
+
+    @torch.no_grad()
+    def encode_video(self, pixels: Tensor, mask: Tensor) -> Tensor:
+        """Features (B, D) of videos, as its evaluation makes them."""
+        features: Tensor = self.model.get_video_feat(pixels.flatten(0, 1), mask.long())
+        return features

@@ -56,7 +56,8 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
 
 
 @functools.cache
-def _schema(name: str) -> dict[str, Any]:
+def load_schema(name: str) -> dict[str, Any]:
+    """`workflow/schemas/{name}.schema.yaml`."""
     return load_yaml(SCHEMAS / f"{name}.schema.yaml")
 
 
@@ -66,7 +67,7 @@ def validate(value: Mapping[str, Any], schema: str, where: str) -> None:
     Raises:
         UserError: names the file, the key and what is allowed there.
     """
-    validator = jsonschema.Draft202012Validator(_schema(schema))
+    validator = jsonschema.Draft202012Validator(load_schema(schema))
     error = jsonschema.exceptions.best_match(validator.iter_errors(value))
     if error is None:
         return
@@ -135,3 +136,24 @@ def check_quotes(
                 f"{folder}/config.yaml: quote.{table}: no such rows: {unknown}; "
                 f"known: {rows or sorted(tables)}"
             )
+
+
+def check_selections(
+    folder: Path, tables: Mapping[str, Mapping[str, Any]], methods: Mapping[str, Any]
+) -> None:
+    """Refuse rows whose checkpoint cannot, or must not, be chosen after the training."""
+    for table, spec in tables.items():
+        for row in spec["rows"]:
+            rule = row.get("selection", "last")
+            if rule == "last":
+                continue
+            where = f"{folder}/tables/{table}.yaml: row {row['row']}: selection {rule}"
+            if not methods.get(row["method"], {}).get("trains", True):
+                raise UserError(f"{where}: method {row['method']} trains nothing to choose from")
+            if row.get("post") == "qbnorm":
+                raise UserError(f"{where}: the bank of qbnorm is encoded for the last step only")
+            if rule == "test_best" and "paper" in row:
+                raise UserError(
+                    f"{where}: a checkpoint chosen on the test set must not stand beside the "
+                    "paper's number; make it a row of its own, without `paper`"
+                )

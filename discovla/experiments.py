@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from discovla.captioning.prompt import PROMPTS
 from discovla.config import (
     ID,
     check_names,
     check_quotes,
+    check_selections,
     load_checked,
     load_folder,
     load_yaml,
@@ -27,15 +27,12 @@ from discovla.config import (
     validate,
 )
 from discovla.errors import UserError
-from discovla.files import content_hash
+from discovla.identity import captions_identity, frames_identity
 from discovla.models.dims import read_dims
-from discovla.runs import PAPER_BACKBONE, POSTS, Row, Run
-from discovla.settings import FRAME_STORAGE, RunSettings
+from discovla.runs import PAPER_BACKBONE, POSTS, SELECTIONS, Row, Run
+from discovla.settings import RunSettings
 
-__all__ = ["ID", "PAPER_BACKBONE", "POSTS", "Experiments", "Row", "Run", "located"]
-
-#: What else of a captioner decides its answers; hashed where it is not this.
-CAPTIONER_DEFAULTS = {"engine": "transformers", "grid": "processor", "sampling": None}
+__all__ = ["ID", "PAPER_BACKBONE", "POSTS", "SELECTIONS", "Experiments", "Row", "Run", "located"]
 
 
 @dataclass(frozen=True)
@@ -91,6 +88,7 @@ class Experiments:
         )
         check_names(folder, found.datasets, found.tables, found.figures)
         check_quotes(folder, found.tables, config["quote"])
+        check_selections(folder, found.tables, found.methods)
         return found
 
     # Datasets
@@ -115,6 +113,10 @@ class Experiments:
         """Seeds of every run on this dataset."""
         own = self.config["seeds"] or self.dataset(name).get("seeds") or self.defaults["seeds"]
         return list(own)
+
+    def has_val(self, name: str) -> bool:
+        """Whether a dataset has a split to choose on."""
+        return "val" in self.dataset(name).get("expected", {})
 
     def device(self, name: str) -> str:
         """`cpu`, `cuda` or `auto`: the dataset's own choice goes first."""
@@ -152,14 +154,17 @@ class Experiments:
             "backbone": entry["backbones"][backbone],
         }
         settings = RunSettings.from_mapping(values, where)
-        found = self._backbone(settings.backbone, where)
+        found = self.backbone(settings.backbone, where)
         if dims := read_dims(found["architecture"]):
             try:
                 settings.options.check(settings, dims)
             except UserError as error:
                 raise UserError(f"{where}: {error}") from None
-        frames_id = self._frames_id(dataset, settings)
-        captions_id = self._captions_id(settings, frames_id) if settings.needs_captions else None
+        frames_id = frames_identity(dataset, entry, settings)
+        captions_id = None
+        if settings.needs_captions:
+            captioner = self.captioners.get(settings.captioner)
+            captions_id = captions_identity(frames_id, settings, captioner, where)
         return Run(
             dataset=dataset,
             settings=settings,
@@ -179,7 +184,8 @@ class Experiments:
             )
         return {**known[protocol]["set"], **known[protocol].get("datasets", {}).get(dataset, {})}
 
-    def _backbone(self, name: str, where: str) -> dict[str, Any]:
+    def backbone(self, name: str, where: str) -> dict[str, Any]:
+        """An entry of config/backbones.yaml, its weights replaced by the user's own file."""
         if name not in self.backbones:
             raise UserError(f"{where}: no backbone {name!r}; known: {sorted(self.backbones)}")
         entry = dict(self.backbones[name])
@@ -193,47 +199,13 @@ class Experiments:
         entry["model"] = located(self.config["captioner_path"].get(name, entry["model"]))
         return entry
 
-    def _frames_id(self, dataset: str, settings: RunSettings) -> str:
-        entry = self.dataset(dataset)
-        hashed = settings.hashed()
-        stored = {name: hashed[name] for name in FRAME_STORAGE if name in hashed}
-        return content_hash(
-            {
-                **stored,
-                "dataset": dataset,
-                "reader": entry["reader"],
-                "rules": entry["rules"],
-                "frames": settings.frames,
-                "sampling": settings.sampling,
-                "sampling_fps": settings.sampling_fps,
-            }
-        )
-
-    def _captions_id(self, settings: RunSettings, frames_id: str) -> str:
-        if settings.captions == "released":
-            return content_hash({"frames_id": frames_id, "released": True})
-        captioner = self.captioners.get(settings.captioner)
-        if captioner is None:
-            raise UserError(
-                f"no captioner {settings.captioner!r}; known: {sorted(self.captioners)}"
-            )
-        deciding = {k: captioner[k] for k in ("model", "revision", "dtype", "max_new_tokens")}
-        deciding |= {
-            name: captioner[name]
-            for name, default in CAPTIONER_DEFAULTS.items()
-            if captioner.get(name, default) != default
-        }
-        return content_hash(
-            {"frames_id": frames_id, "prompt": PROMPTS[settings.captions], **deciding}
-        )
-
     # Tables and figures
 
     def rows(self, dataset: str, table: str) -> list[Row]:
         """The rows of a table for one dataset, in the paper's order.
 
-        Left out: rows of a backbone that the dataset has not, and rows with nothing to show (no
-        method to train and nothing printed for this dataset).
+        Left out: rows of a backbone or a val split that the dataset has not, and rows with nothing
+        to show (no method to train and nothing printed for this dataset).
         """
         if table in self.figures:
             return self._points(dataset, table)
@@ -256,17 +228,17 @@ class Experiments:
             return []
         seeds = self.seeds(row.dataset)[: None if row.run.trains else 1]
         folder = f"{results}/{row.dataset}/runs/{row.run.run_id}"
-        return [f"{folder}/seed{seed}/metrics.{row.post}.json" for seed in seeds]
+        return [f"{folder}/seed{seed}/{row.metrics_name}" for seed in seeds]
 
     def _row(self, dataset: str, table: str, spec: Mapping[str, Any]) -> Row | None:
         backbone = spec.get("backbone", PAPER_BACKBONE)
         if backbone not in self.dataset(dataset)["backbones"]:
             return None
-        if dataset not in spec.get("datasets", [dataset]):
+        no_choice = spec.get("selection") == "val_best" and not self.has_val(dataset)
+        if no_choice or dataset not in spec.get("datasets", [dataset]):
             return None
-        method = spec.get("method")
-        if spec["row"] in self.config["quote"].get(table, ()):
-            method = None
+        quoted = spec["row"] in self.config["quote"].get(table, ())
+        method = None if quoted else spec.get("method")
         paper = self._paper(table, spec, dataset)
         if method is None and not paper:
             return None
@@ -284,6 +256,7 @@ class Experiments:
             dataset=dataset,
             run=run,
             post=spec.get("post", "none"),
+            selection=spec.get("selection", "last"),
             recipe=recipe,
             protocol=protocol,
             backbone=self.dataset(dataset)["backbones"][backbone],
@@ -351,7 +324,7 @@ class Experiments:
         own = self.dataset(dataset).get("grids", {}).get(method)
         if own is None and method not in self.grids():
             raise UserError(f"method {method!r} has no grid; those that have: {self.grids()}")
-        if "val" not in self.dataset(dataset).get("expected", {}):
+        if not self.has_val(dataset):
             raise UserError(
                 f"{dataset} has no validation split, and to choose on its test split would be no "
                 "choice. Choose on another dataset and set the value in config/methods.yaml"

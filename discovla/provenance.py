@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from discovla.errors import UserError
+
 PACKAGE = Path(__file__).resolve().parent
 LIBRARIES = (
     *("torch", "torchvision", "transformers", "open_clip_torch", "numpy", "safetensors"),
@@ -58,6 +60,8 @@ def _git(*arguments: str) -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
+    if done.returncode < 0:
+        raise UserError(f"git was killed (signal {-done.returncode}) while asked for the commit")
     return done.stdout.strip() if done.returncode == 0 else None
 
 

@@ -11,6 +11,8 @@ from discovla.files import content_hash
 from discovla.settings import RunSettings
 
 POSTS = ("none", "dsl", "qbnorm")
+SELECTIONS = ("last", "val_best", "test_best")
+"""Rules by which a checkpoint is chosen after the training; the first is the default."""
 PAPER_BACKBONE = "vit-b32"
 """The backbone of the ablations and figures (Tables 5-9, Figures 6-9)."""
 
@@ -63,6 +65,7 @@ class Row:
     dataset: str
     run: Run | None
     post: str = "none"
+    selection: str = "last"
     recipe: str = "released"
     protocol: str = "unified"
     backbone: str = PAPER_BACKBONE
@@ -74,3 +77,9 @@ class Row:
     selected_on: str | None = None
     """Split on which the learning rate was chosen, or `not tuned`."""
     value: float | None = None
+
+    @property
+    def metrics_name(self) -> str:
+        """Name of its metrics file; the last step is not named."""
+        chosen = "" if self.selection == "last" else f".{self.selection}"
+        return f"metrics.{self.post}{chosen}.json"

@@ -143,6 +143,12 @@ class RunSettings:
         default="randaugment",
         choices=("randaugment", "none"),
     )
+    augment_on: str = setting(
+        "where training frames are augmented and resized; on the `device` it costs the CPU nothing "
+        "and interpolation rounds otherwise",
+        default="cpu",
+        choices=("cpu", "device"),
+    )
     frame_encoding: str = setting(
         "frames on disk: `raw` and `png` keep every bit; `auto` is raw where all frames of the "
         "dataset fit below frame_limit_gb, else JPEG with a short side of 256",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from discovla.errors import UserError
-from discovla.files import read_json
+from discovla.files import read_record
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,9 +46,11 @@ def _clips(path: Path) -> str:
 
 
 def _bank(path: Path) -> str:
+    from discovla.retrieval.rows import read_rows
     from discovla.retrieval.stored import read_texts
 
-    return f"features of the bank: {len(read_texts(path).tensors['text']):,} captions"
+    features = read_texts(path)
+    return f"features of the bank: {len(read_rows(features)):,} captions"
 
 
 def _frames(path: Path) -> str:
@@ -72,6 +74,13 @@ def _captions(path: Path) -> str:
     return f"captions {metadata['captions_id']} ({metadata['kind']}): {len(rows):,} rows"
 
 
+def _caption_tokens(path: Path) -> str:
+    from discovla.captioning.tokens import read_tokens
+
+    rows, words = read_tokens(path).shape
+    return f"token ids of captions: {rows:,} rows of {words}"
+
+
 def _config(path: Path) -> str:
     from discovla.training.checkpoint import read_run_config
 
@@ -87,14 +96,29 @@ def _adapter(path: Path) -> str:
 
 
 def _features(path: Path) -> str:
+    from discovla.retrieval.rows import read_rows
     from discovla.retrieval.stored import read_features
 
-    tensors = read_features(path).tensors
+    features = read_features(path)
+    read_rows(features)
+    tensors = features.tensors
     return f"features: {len(tensors['text']):,} captions, {len(tensors['video']):,} videos"
 
 
+def _cost(path: Path) -> str:
+    found = _object(path, ("run_id", "step", "wall_seconds", "sessions"), "a training's cost")
+    return f"cost of {found['run_id']} up to step {found['step']}: {found['wall_seconds']} s"
+
+
+def _selection(path: Path) -> str:
+    from discovla.report.selection import COLUMNS
+
+    frame = _csv(path, COLUMNS, "a choice of checkpoints")
+    return f"choice among {len(frame)} checkpoints of a training"
+
+
 def _object(path: Path, keys: tuple[str, ...], what: str) -> dict[str, Any]:
-    found = read_json(path)
+    found = read_record(path)
     missing = [key for key in keys if not isinstance(found, dict) or key not in found]
     if missing:
         raise UserError(f"{path}: not {what}: no {', '.join(missing)}")
@@ -152,18 +176,22 @@ KINDS: dict[str, Callable[[Path], str]] = {
     "clips.parquet": _clips,
     "frames/*/*-of-*.arrow": _frames,
     "resources/*/frames/*": _frames,
+    "captions/*.tokens/*.arrow": _caption_tokens,
     "captions/*/*-of-*.parquet": _captions,
     "captions/*.parquet": _captions,
     "runs/*/config.json": _config,
     "adapter.safetensors": _adapter,
+    "epochs/*.safetensors": _features,
     "epoch*.safetensors": _adapter,
     "features.test.safetensors": _features,
     "features.val.safetensors": _features,
     "features.bank.safetensors": _bank,
     "metrics.*.json": _metrics,
     "check.json": _check,
+    "cost.json": _cost,
     "results/*/*/*.json": _row,
     "curve.csv": _curve,
+    "seed*/selection.csv": _selection,
     "compare/*/*.csv": _comparison,
     "*.csv": _table,
 }

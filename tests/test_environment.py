@@ -31,7 +31,9 @@ def test_conda_environment_equals_the_lock(root: Path) -> None:
         version = pin.split("==")[1].split(";")[0].strip()
         assert lock[_name(pin)] == {version}, pin
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    assert {_name(pin) for pin in pins} == {_name(d) for d in project["dependencies"]}
+    extras = project["optional-dependencies"]
+    needed = [*project["dependencies"], *extras["search"], *extras["slurm"]]
+    assert {_name(pin) for pin in pins} == {_name(d) for d in needed}
 
 
 def test_lock_is_hashed_and_carries_no_addresses(root: Path) -> None:
@@ -45,3 +47,15 @@ def test_lock_is_hashed_and_carries_no_addresses(root: Path) -> None:
 
 def test_torch_is_not_the_version_whose_builds_do_not_match(root: Path) -> None:
     assert "2.13.0" not in _lock(root)["torch"]
+
+
+def test_the_container_is_made_from_the_same_lock_by_the_same_uv(root: Path) -> None:
+    """It cannot be built where there is no container engine; what can be held together, is."""
+    recipe = (root / "Dockerfile").read_text()
+    makefile = (root / "Makefile").read_text()
+    (version,) = re.findall(r"uv==(\S+)", recipe)
+    assert f"UV_VERSION := {version}\n" in makefile
+    assert re.search(r"^FROM python:3\.1[123]-slim", recipe, re.MULTILINE)
+    assert "requirements.lock" in recipe
+    for sources in re.findall(r"^COPY (.+) \S+$", recipe, re.MULTILINE):
+        assert all((root / name).exists() for name in sources.split())

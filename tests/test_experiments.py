@@ -133,6 +133,9 @@ def test_guided_and_unguided_captions_differ_in_id(experiments: Experiments) -> 
     assert unguided is not None
     assert guided.captions_id != unguided.captions_id
     assert guided.frames_id == unguided.frames_id
+    # One generator for both, or the table would compare generators.
+    assert guided.settings.captioner == unguided.settings.captioner
+    assert (guided.settings.captions, unguided.settings.captions) == ("guided", "unguided")
     assert guided.run_id != unguided.run_id
 
 
@@ -205,6 +208,38 @@ def test_a_grid_is_chosen_on_a_validation_split_only(experiments: Experiments) -
         experiments.grid("msrvtt", "prompt")
     with pytest.raises(UserError, match=r"'zero_shot' has no grid; those that have: .*prompt"):
         experiments.grid("demo", "zero_shot")
+
+
+def test_the_choice_of_a_checkpoint_is_no_other_training(experiments: Experiments) -> None:
+    rows = {row.row: row for row in experiments.rows("demo", "selection")}
+    assert len({row.run.run_id for row in rows.values() if row.run}) == 1
+    names = {name: experiments.metrics_files(row)[0] for name, row in rows.items()}
+    assert [Path(path).name for path in names.values()] == [
+        "metrics.none.json",
+        "metrics.none.val_best.json",
+        "metrics.none.test_best.json",
+    ]
+    assert [row.row for row in experiments.rows("msrvtt", "selection")] == ["last", "test-best"]
+
+
+@pytest.mark.parametrize(
+    ("row", "changes", "message"),
+    [
+        ("lora", {"selection": "test_best"}, "must not stand beside the paper's number"),
+        ("zero-shot", {"selection": "val_best"}, "zero_shot trains nothing to choose from"),
+        ("b1", {"selection": "val_best", "post": "qbnorm"}, "the bank of qbnorm"),
+        ("b1", {"selection": "best"}, "'best' is not one of"),
+    ],
+)
+def test_a_choice_that_cannot_or_must_not_be_is_refused(
+    folder: Path, row: str, changes: dict[str, str], message: str
+) -> None:
+    def edit(content: dict[str, Any]) -> None:
+        next(line for line in content["rows"] if line["row"] == row).update(changes)
+
+    change(folder / "tables" / "table5.yaml", edit)
+    with pytest.raises(UserError, match=message):
+        Experiments.load(folder=folder)
 
 
 def test_quoting_an_unknown_row_is_an_error(folder: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from discovla import provenance
+from discovla.errors import UserError
 
 
 @pytest.fixture
@@ -77,3 +78,15 @@ def test_versions_are_those_installed() -> None:
     versions = provenance.code_version()["versions"]
     assert versions["numpy"] == metadata.version("numpy")
     assert provenance._version("no-such-distribution") is None
+
+
+def test_a_git_that_was_killed_is_no_absent_commit(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bin" / "git"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\nkill -9 $$\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    with pytest.raises(UserError, match="git was killed"):
+        provenance.code_version()

@@ -30,11 +30,15 @@ def test_sound_metrics_are_described(tmp_path: Path) -> None:
         ("clips.parquet", b"", "clips.parquet"),
         ("features.test.safetensors", b"\x00" * 30, "features.test.safetensors"),
         ("table1.csv", b"a,b\n1,2\n", "no columns"),
+        ("cost.json", b'{"run_id": "x"}', "not a training's cost: no step"),
+        ("seed0/selection.csv", b"checkpoint\nlast\n", "not a choice of checkpoints: no columns"),
+        ("epochs/last.test.safetensors", b"\x00" * 30, "last.test.safetensors"),
         ("notes.txt", b"x", "not an artefact of this workflow"),
     ],
 )
 def test_damage_is_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
     with pytest.raises(UserError, match=message):
         verify(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +11,17 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from discovla.tokenizer import ClipTokenizer, cleaned
+
 #: A run of words said again and again: one word four times, two to twelve words three times.
 _LOOP = re.compile(r"(?<!\S)(?:(\S+)(?: \1){3}|(\S+(?: \S+){1,11}?)(?: \2){2})(?!\S)")
+
+
+#: Tokens of a caption that CLIP reads (32 with both marks): a cut-off answer that has as many lacks
+#: nothing that counts.
+READ = 30
+#: Times the longest answer that an unfinished one may have at its second try.
+LONGER = 2
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,7 @@ class Captioner(Protocol):
         prompts: Sequence[str],
         *,
         second_try: bool = False,
+        longer: bool = False,
     ) -> list[Caption]:
         """Answer `prompts[i]` about `images[i]`, in this order.
 
@@ -46,16 +57,27 @@ class Captioner(Protocol):
                 encoded once.
             prompts: plain text, without the model's own conversation marks.
             second_try: decode so that an answer that came out empty or in a loop can change.
+            longer: cut answers off only at `LONGER` times the usual length.
         """
         ...
 
 
-def fault_of(text: str) -> str | None:
-    """`empty` or `repeated` if a caption is of no use, else None.
+def fault_of(text: str, finish_reason: str = "stop") -> str | None:
+    """What is wrong with an answer: `empty`, `repeated`, `unfinished`, or None.
 
-    Repeated means that the model ran into a loop, such as "a red a red a red".
+    Repeated means that the model ran into a loop, such as "a red a red a red"; unfinished, that it
+    was cut off before CLIP had `READ` tokens of it to read.
     """
     words = text.split()
     if not words:
         return "empty"
-    return "repeated" if _LOOP.search(" ".join(words).lower()) else None
+    if _LOOP.search(" ".join(words).lower()):
+        return "repeated"
+    if finish_reason == "length" and _tokenizer().count(cleaned(text)) < READ:
+        return "unfinished"
+    return None
+
+
+@functools.cache
+def _tokenizer() -> ClipTokenizer:
+    return ClipTokenizer()

@@ -65,9 +65,9 @@ class Endpoint:
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._local = threading.local()
 
-    def get(self, path: str, read: Callable[[Any], T]) -> T:
-        """`read` of the JSON at `path`; see `post`."""
-        return self._persist("GET", path, None, read)
+    def get(self, path: str, read: Callable[[Any], T], attempts: int | None = None) -> T:
+        """`read` of the JSON at `path`, with as many attempts if not the usual ones; see `post`."""
+        return self._persist("GET", path, None, read, attempts or self.attempts)
 
     def post(self, path: str, body: Mapping[str, Any], read: Callable[[Any], T]) -> T:
         """`read` of the JSON that answers `body`.
@@ -78,23 +78,28 @@ class Endpoint:
         Raises:
             UserError: the server refuses, or every attempt failed; names it and what to do.
         """
-        return self._persist("POST", path, body, read)
+        return self._persist("POST", path, body, read, self.attempts)
 
     def _persist(
-        self, method: str, path: str, body: Mapping[str, Any] | None, read: Callable[[Any], T]
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+        read: Callable[[Any], T],
+        attempts: int,
     ) -> T:
-        for attempt in range(1, self.attempts + 1):
+        for attempt in range(1, attempts + 1):
             try:
                 return self._once(method, path, body, read)
             except Passing as failure:
                 last = failure
-            if attempt < self.attempts:
+            if attempt < attempts:
                 pause = _pause(attempt, last.pause)
                 log.debug("%s/%s: %s; again in %.1f s", self.url, path, last, pause)
                 if self.stop.wait(pause):
                     break
         raise UserError(
-            f"{self.url}/{path}: {self.attempts} attempts failed, the last one with: {last}. See "
+            f"{self.url}/{path}: {attempts} attempts failed, the last one with: {last}. See "
             "whether the server runs and what it logs; lower concurrency: in "
             "config/captioners.yaml if it is overloaded. Then run the same command again: finished "
             "work is kept."
@@ -129,7 +134,7 @@ class Endpoint:
             401: "the key is absent or wrong; set api_key_env: in config/captioners.yaml",
             403: "the key is absent or wrong; set api_key_env: in config/captioners.yaml",
             404: "url: in config/captioners.yaml should end before /chat/completions, as "
-            "http://HOST:PORT/v1",
+            "http://HOST:PORT/v1, and model: be one that the server has",
         }.get(status, "the server does not take this request; see what it logs")
         raise UserError(f"{self.url}/{path}: HTTP {status}: {text or 'no reason given'}; {advice}")
 

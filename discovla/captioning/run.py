@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,11 +16,12 @@ from tqdm import tqdm
 
 from discovla.captioning import table
 from discovla.captioning.clips import Answer, TrainingClip, rows_of, training_clips
-from discovla.captioning.engine import Captioner, fault_of
+from discovla.captioning.engine import Caption, Captioner, fault_of
 from discovla.captioning.prompt import PROMPTS, prompt_text
 from discovla.data.store import FrameStore
 from discovla.errors import UserError
 from discovla.files import content_hash
+from discovla.interruption import StopRequest
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +58,7 @@ def caption_shard(
     """Ask `captioner` about every frame of every training clip of one shard.
 
     Finished parts are kept in `{output}.parts/` until the whole shard is written; run again after
-    an interruption, the same call takes them over.
+    an interruption, the same call takes them over. SIGTERM lets the running part be finished.
 
     Args:
         frames: one shard of the frame store.
@@ -72,6 +74,7 @@ def caption_shard(
 
     Raises:
         UserError: an input is absent or damaged, or `kind` is unknown.
+        Terminated: SIGTERM, after a part was saved.
     """
     if kind not in PROMPTS:
         raise UserError(f"no prompt of kind {kind!r}; allowed: {', '.join(PROMPTS)}")
@@ -97,8 +100,10 @@ def caption_shard(
     if any(done):
         log.info("%d of %d parts are there already", sum(done), len(parts))
     ready = sum(part.size for part, is_done in zip(parts, done, strict=True) if is_done)
-    with _progress(sum(part.size for part in parts), ready) as bar:
+    total = sum(part.size for part in parts)
+    with _progress(total, ready) as bar, StopRequest(signal.SIGTERM) as stop:
         for path, name, part, is_done in zip(paths, names, parts, done, strict=True):
+            stop.obey()
             if not is_done:
                 rows = _caption_part(part.clips, kind, store, captioner)
                 table.write_shard(rows, path, {**metadata, "part": name})
@@ -169,27 +174,40 @@ def _caption_part(
 def _answers(
     images: Sequence[NDArray[np.uint8]], prompts: Sequence[str], captioner: Captioner
 ) -> list[Answer]:
-    """One answer per question; those that are empty or in a loop are asked for once more."""
-    first = captioner.caption(images, prompts)
-    faults = [fault_of(caption.text) for caption in first]
-    answers = [Answer.of(c, fault or "ok") for c, fault in zip(first, faults, strict=True)]
-    faulty = [i for i, fault in enumerate(faults) if fault]
-    if not faulty:
-        return answers
-    second = captioner.caption(
-        [images[i] for i in faulty], [prompts[i] for i in faulty], second_try=True
+    """One answer per question; those with a fault are asked for once more."""
+    answers = [_answer(caption) for caption in captioner.caption(images, prompts)]
+    retries: tuple[tuple[tuple[str, ...], dict[str, bool]], ...] = (
+        (("empty", "repeated"), {"second_try": True}),
+        (("unfinished",), {"longer": True}),
     )
-    for i, caption in zip(faulty, second, strict=True):
-        fault = fault_of(caption.text)
-        if fault is None:
-            answers[i] = Answer.of(caption, "retried")
-        elif faults[i] == "empty":
-            answers[i] = Answer.of(caption, fault)  # a loop says more than nothing
+    faults = [answer.status for answer in answers]
+    for kinds, how in retries:
+        again = [i for i, fault in enumerate(faults) if fault in kinds]
+        if again:
+            second = captioner.caption(
+                [images[i] for i in again], [prompts[i] for i in again], **how
+            )
+            for i, caption in zip(again, second, strict=True):
+                answers[i] = _better(answers[i], _answer(caption))
     return answers
 
 
+def _answer(caption: Caption) -> Answer:
+    return Answer.of(caption, fault_of(caption.text, caption.finish_reason) or "ok")
+
+
+def _better(first: Answer, second: Answer) -> Answer:
+    """The more useful of two answers: a loop says more than nothing, the beginning more than it."""
+    if second.status == "ok":
+        return second._replace(status="retried")
+    worth = ("empty", "repeated", "unfinished").index
+    gain = worth(second.status) - worth(first.status)
+    longer = gain == 0 and first.status == "unfinished"
+    return second if gain > 0 or longer else first
+
+
 def _report_faults(rows: Sequence[Mapping[str, Any]]) -> None:
-    bad = [row for row in rows if row["status"] in ("empty", "repeated")]
+    bad = [row for row in rows if row["status"] in table.FAULTS]
     for row in bad[:20]:
         log.warning(
             "caption %r, position %d: %s after two tries: %r",

@@ -12,6 +12,7 @@ import base64
 import io
 import logging
 import os
+import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from discovla.captioning.engine import Caption
+from discovla.captioning.engine import LONGER, Caption
 from discovla.captioning.http import Endpoint
 from discovla.errors import UserError
 
@@ -32,6 +33,10 @@ log = logging.getLogger(__name__)
 GREEDY: dict[str, Any] = {"temperature": 0}
 #: An empty answer or a loop would come back the same from greedy decoding.
 SECOND_TRY: dict[str, Any] = {"temperature": 0.7, "frequency_penalty": 0.5, "seed": 1}
+
+
+#: What a tokenizer could take for a mark of its own, as `<image>` or `</s>` in a caption.
+_MARK = re.compile(r"<(?=[/|]?\w+[|]?>)")
 
 
 class ServerCaptioner:
@@ -47,7 +52,7 @@ class ServerCaptioner:
         attempts: of each request, before the work stops.
 
     Raises:
-        UserError: no such server or model, a refused key, bad values.
+        UserError: bad values; without `model`, no such server or not exactly one model.
     """
 
     def __init__(
@@ -68,17 +73,30 @@ class ServerCaptioner:
         self.model = self._served(model)
 
     def _served(self, model: str | None) -> str:
-        """The id to ask for; `UserError` if the server has it not, or several to choose from."""
+        """The id to ask for; `UserError` if none is given and the server has not exactly one."""
+        if model is not None:
+            self._look_for(model)
+            return model
         served = self.endpoint.get("models", _model_ids)
-        if model in served:
-            return str(model)
-        if model is None and len(served) == 1:
+        if len(served) == 1:
             return served[0]
         raise UserError(
-            f"{self.endpoint.url}: serves {', '.join(map(repr, served)) or 'no model'}, "
-            f"{'several' if model is None else repr(model)} asked for. Set model: in "
+            f"{self.endpoint.url}: serves {_listed(served)}, several asked for. Set model: in "
             "config/captioners.yaml (--model) to one of them, or start the server with it."
         )
+
+    def _look_for(self, model: str) -> None:
+        """Say if the server does not list a model. Only its first answer tells whether it has it.
+
+        `transformers serve FOLDER` lists what else it finds in its cache, or fails to.
+        """
+        try:
+            served = self.endpoint.get("models", _model_ids, attempts=1)
+        except UserError as error:
+            log.warning("%s: no list of models (%s)", self.endpoint.url, error)
+            return
+        if model not in served:
+            log.warning("%s: lists %s, asked for is %r", self.endpoint.url, _listed(served), model)
 
     def describe(self) -> dict[str, Any]:
         """What decides the answers; the address is not part of it, so that any server can go on."""
@@ -98,6 +116,7 @@ class ServerCaptioner:
         prompts: Sequence[str],
         *,
         second_try: bool = False,
+        longer: bool = False,
     ) -> list[Caption]:
         """Answer `prompts[i]` about `images[i]`; see `discovla.captioning.engine.Captioner`.
 
@@ -106,7 +125,8 @@ class ServerCaptioner:
         Raises:
             UserError: a request was refused, or failed at every attempt.
         """
-        decoding = SECOND_TRY if second_try else GREEDY
+        limit = self.max_new_tokens * (LONGER if longer else 1)
+        decoding = {"max_tokens": limit, **(SECOND_TRY if second_try else GREEDY)}
         frames: dict[int, _Frame] = {}
         for number, (image, _) in enumerate(zip(images, prompts, strict=True)):
             frames.setdefault(id(image), _Frame(image)).questions.append(number)
@@ -122,12 +142,12 @@ class ServerCaptioner:
     def _body(self, frame: _Frame, prompt: str, decoding: Mapping[str, Any]) -> dict[str, Any]:
         content = [
             {"type": "image_url", "image_url": {"url": frame.url}},
-            {"type": "text", "text": prompt},
+            # Captions are data: a server that read a second image mark would refuse the request.
+            {"type": "text", "text": _MARK.sub("< ", prompt)},
         ]
         return {
             "model": self.model,
             "messages": [{"role": "user", "content": content}],
-            "max_tokens": self.max_new_tokens,
             **decoding,
         }
 
@@ -190,6 +210,10 @@ def _key(variable: str | None) -> str | None:
             "caption server (api_key_env in config/captioners.yaml)"
         )
     return os.environ[variable]
+
+
+def _listed(served: Sequence[str]) -> str:
+    return ", ".join(map(repr, served)) or "no model"
 
 
 def _model_ids(body: Any) -> list[str]:

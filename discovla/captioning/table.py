@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,8 @@ import pyarrow.parquet as pq
 from discovla.captioning.completeness import Expected
 from discovla.data.annotations.base import of_split, read_annotations
 from discovla.data.shards import complete_shards
-from discovla.data.tables import parse_metadata, readable, with_metadata
+from discovla.data.tables import parquet_file, parquet_metadata, readable
 from discovla.errors import UserError
-from discovla.files import atomic_path
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +40,10 @@ SCHEMA = pa.schema(
         ("status", pa.string()),
     ]
 )
-#: `retried` = of use at the second try; `empty` and `repeated` stayed so.
-STATUSES = ("ok", "retried", "empty", "repeated")
-FAULTS = ("empty", "repeated")
+#: What stayed so after two tries; see `engine.fault_of`.
+FAULTS = ("empty", "repeated", "unfinished")
+#: `retried` = of use at the second try.
+STATUSES = ("ok", "retried", *FAULTS)
 WHAT = "a table of pseudo captions"
 #: Lists of the metadata that differ from shard to shard and are joined by `merge`.
 _JOINED = ("excluded", "absent")
@@ -50,14 +51,11 @@ _JOINED = ("excluded", "absent")
 _LISTED, _SHOWN = 1000, 5
 
 
-@contextmanager
-def writer(path: str | Path, metadata: Mapping[str, Any]) -> Iterator[pq.ParquetWriter]:
+def writer(
+    path: str | Path, metadata: Mapping[str, Any]
+) -> AbstractContextManager[pq.ParquetWriter]:
     """A Parquet file of `SCHEMA` to which tables are added; it appears only when complete."""
-    schema = with_metadata(SCHEMA, metadata)
-    with atomic_path(path) as temporary:
-        handle = pq.ParquetWriter(temporary, schema, compression="zstd")
-        with handle:
-            yield handle
+    return parquet_file(path, SCHEMA, metadata)
 
 
 def write_shard(
@@ -79,9 +77,9 @@ def read(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
     Raises:
         UserError: the file is absent, damaged or not such a table; it names the file.
     """
+    kind = read_metadata(path).get("kind")
     with readable(path, WHAT):
         schema = pq.read_schema(path)
-        kind = parse_metadata(schema, path, WHAT).get("kind")
         if not schema.equals(SCHEMA):
             raise UserError(f"{path}: columns are {schema.names}; {WHAT} has {SCHEMA.names}")
         # A dictionary keeps each text once, which pays only for texts that repeat.
@@ -94,8 +92,18 @@ def read(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
     """What a shard or a merged table says of itself: captions_id, model, prompt, …"""
-    with readable(path, WHAT):
-        return parse_metadata(pq.read_schema(path), path, WHAT)
+    return parquet_metadata(path, WHAT)
+
+
+def check_identity(path: str | Path, captions_id: str) -> dict[str, Any]:
+    """The metadata of a shard or table; `UserError` if its captions are others."""
+    metadata = read_metadata(path)
+    if metadata["captions_id"] != captions_id:
+        raise UserError(
+            f"{path}: captions_id is {metadata['captions_id']}, expected {captions_id}. "
+            "Remove it and run again."
+        )
+    return metadata
 
 
 def shards_in(folder: str | Path) -> list[Path]:
@@ -155,12 +163,7 @@ def _common_metadata(shards: Sequence[str | Path], captions_id: str) -> dict[str
     remaining: dict[str, list[list[Any]]] = {name: [] for name in FAULTS}
     common: dict[str, Any] = {}
     for path in shards:
-        metadata = read_metadata(path)
-        if metadata["captions_id"] != captions_id:
-            raise UserError(
-                f"{path}: captions_id is {metadata['captions_id']}, expected {captions_id}. "
-                "Remove it and run again."
-            )
+        metadata = check_identity(path, captions_id)
         _count(path, counts, remaining)
         for name in _JOINED:
             joined[name].update(metadata.pop(name))
@@ -208,7 +211,8 @@ def _report(counts: Mapping[str, int], remaining: Mapping[str, list[list[Any]]])
 class CaptionTable:
     """Random access to the pseudo captions of a merged table.
 
-    In memory are only the texts (unguided ones, which repeat, once each) and the caption ids.
+    In memory are only the caption ids and, once they are asked for, the texts (unguided ones,
+    which repeat, once each). Training reads tokens instead: `discovla.captioning.tokens`.
 
     Args:
         path: a file that `merge` made.
@@ -229,7 +233,7 @@ class CaptionTable:
                     f"{path}: {name} is {self.metadata[name]}, expected {wanted}. Remove it and "
                     "run again."
                 )
-        table = read(path, ["caption_id", "position", "pseudo_caption"])
+        table = read(path, ["caption_id", "position"])
         frames = self.frames_per_clip
         positions = table["position"].to_numpy()
         firsts = pa.array(np.arange(0, table.num_rows, frames))
@@ -238,8 +242,17 @@ class CaptionTable:
         in_order = np.array_equal(positions, np.tile(np.arange(frames), len(caption_ids)))
         if not in_order or len(self._row) != len(caption_ids):
             raise UserError(f"{path}: rows are not in order; make it again with merge-captions")
+
+    @cached_property
+    def _texts(self) -> pa.ChunkedArray:
         # As Parquet gives them: joining the chunks would hold every text twice for a while.
-        self._texts = table["pseudo_caption"]
+        return read(self.path, ["pseudo_caption"])["pseudo_caption"]
+
+    def texts(self, size: int) -> Iterator[pa.Array]:
+        """All pseudo captions, F of each video caption in turn, in pieces of at most `size`."""
+        with readable(self.path, WHAT), pq.ParquetFile(self.path, memory_map=True) as file:
+            for batch in file.iter_batches(size, columns=["pseudo_caption"]):
+                yield batch["pseudo_caption"]
 
     @property
     def frames_per_clip(self) -> int:
@@ -262,14 +275,18 @@ class CaptionTable:
     def __len__(self) -> int:
         return len(self._row)
 
+    def first_row(self, caption_id: str) -> int:
+        """Row of the first of the F pseudo captions of a video caption; errors as `for_caption`."""
+        if caption_id not in self._row:
+            raise UserError(f"{self.path}: no pseudo captions for caption {caption_id!r}")
+        return self._row[caption_id]
+
     def for_caption(self, caption_id: str) -> list[str]:
         """The F pseudo captions of one video caption, by position.
 
         Raises:
             UserError: the table has none for it.
         """
-        if caption_id not in self._row:
-            raise UserError(f"{self.path}: no pseudo captions for caption {caption_id!r}")
-        row = self._row[caption_id]
+        row = self.first_row(caption_id)
         texts: list[str] = self._texts.slice(row, self.frames_per_clip).to_pylist()
         return texts

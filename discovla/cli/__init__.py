@@ -2,7 +2,8 @@
 
 Each command is one module of this package with `add_parser(subparsers)`; heavy libraries are
 imported inside the command that needs them. Exit codes: 0 done, 1 the user can mend it, 2 usage,
-3 a check did not hold (`parity`: 1), 130 interrupted.
+3 a check did not hold (`parity`: 1), 130 interrupted, 143 ended by SIGTERM (training and captions
+are saved first).
 """
 
 from __future__ import annotations
@@ -15,6 +16,13 @@ import sys
 from collections.abc import Sequence
 
 from discovla.errors import UserError
+from discovla.interruption import (
+    INTERRUPTED,
+    TERMINATED,
+    Terminated,
+    requeue_if_preempted,
+    terminable,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -42,10 +50,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         stream=sys.stderr,
     )
     try:
-        return args.run(args) or 0
+        with terminable():
+            return args.run(args) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except Terminated:
+        print("ended by SIGTERM; the same command goes on from what is saved", file=sys.stderr)
+        requeue_if_preempted()
+        return TERMINATED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED

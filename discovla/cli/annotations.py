@@ -101,6 +101,16 @@ def parse_rules(texts: list[str]) -> dict[str, str]:
 
 def run_clips(args: argparse.Namespace) -> int:
     """Find, probe and write; exit 0 also without some videos, unless --strict forbids it."""
+    from discovla.data.clips import read_clips
+    from discovla.lease import hold
+
+    with hold(args.output) as lease:
+        if not lease.made_meanwhile(lambda: read_clips(args.output)):
+            _list_clips(args)
+    return 0
+
+
+def _list_clips(args: argparse.Namespace) -> None:
     import logging
 
     from discovla.data.annotations import read_annotations, read_metadata
@@ -116,4 +126,3 @@ def run_clips(args: argparse.Namespace) -> int:
     if args.strict:
         require_all(clips, dataset)
     write_clips(clips, args.output, dataset)
-    return 0

@@ -138,7 +138,18 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def run_caption(args: argparse.Namespace) -> int:
-    """Caption one shard."""
+    """Caption one shard, unless another process does."""
+    from discovla.captioning import table
+    from discovla.lease import hold
+
+    # Before the model is loaded: a process that waits needs no GPU.
+    with hold(args.output) as lease:
+        if not lease.made_meanwhile(lambda: table.check_identity(args.output, args.captions_id)):
+            _caption(args)
+    return 0
+
+
+def _caption(args: argparse.Namespace) -> None:
     if args.kind == "released":
         if args.released is None:
             raise UserError("--kind released needs --released JSON, the authors' file")
@@ -147,9 +158,10 @@ def run_caption(args: argparse.Namespace) -> int:
         released_shard(
             args.released, args.frames, args.annotations, args.output, captions_id=args.captions_id
         )
-        return 0
+        return
     if args.engine == "server":
-        return _ask_server(args)
+        _ask_server(args)
+        return
     if args.model is None:
         raise UserError(f"--kind {args.kind} needs --model, a folder or a Hugging Face id")
     from discovla.captioning.llava import LlavaNextCaptioner, Sampling
@@ -177,10 +189,9 @@ def run_caption(args: argparse.Namespace) -> int:
         args.output,
         captions_id=args.captions_id,
     )
-    return 0
 
 
-def _ask_server(args: argparse.Namespace) -> int:
+def _ask_server(args: argparse.Namespace) -> None:
     if args.url is None:
         raise UserError("--engine server needs --url, as http://localhost:8000/v1")
     from discovla.captioning.run import caption_shard
@@ -197,7 +208,6 @@ def _ask_server(args: argparse.Namespace) -> int:
         *(args.frames, args.annotations, args.kind, captioner, args.output),
         captions_id=args.captions_id,
     )
-    return 0
 
 
 def run_merge(args: argparse.Namespace) -> int:

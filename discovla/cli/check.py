@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     from discovla.data.configured import check_configured, judge_configured
     from discovla.errors import UserError
     from discovla.experiments import Experiments
-    from discovla.files import write_json
+    from discovla.files import write_record
 
     jobs = args.jobs if args.jobs is not None else os.cpu_count() or 1
     if jobs < 1:
@@ -70,5 +70,5 @@ def run(args: argparse.Namespace) -> int:
         experiments, report, root=args.root, allow_missing=args.allow_missing or None
     )
     if args.output:
-        write_json(args.output, report)
+        write_record(args.output, report)
     return 0

@@ -38,14 +38,19 @@ def add_parser(subparsers: Any) -> None:
 
 def _run_world(args: argparse.Namespace) -> int:
     from discovla.demo.world import write_world
+    from discovla.lease import hold
 
-    write_world(args.output)
+    with hold(args.output) as lease:
+        if not lease.made_meanwhile(lambda: None):
+            write_world(args.output)
     return 0
 
 
 def _run_pretrain(args: argparse.Namespace) -> int:
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch starts its threads
     from discovla.demo.pretrain import pretrain
+    from discovla.lease import hold
 
-    pretrain(args.output, seed=args.seed)
+    with hold(args.output):
+        pretrain(args.output, seed=args.seed)
     return 0

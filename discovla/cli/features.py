@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from discovla.errors import UserError
+
 DESCRIPTION = """\
 Encode the captions and videos of a split, or the training captions (--split bank, for QB-Norm).
 
@@ -51,6 +53,28 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Encode and write."""
+    from discovla.lease import hold
+
+    with hold(args.output) as lease:
+        if not lease.made_meanwhile(lambda: _check(args)):
+            _encode(args)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse features of another run, seed or split."""
+    from discovla.retrieval.stored import read_texts
+    from discovla.training.checkpoint import read_run_config
+
+    found = read_texts(args.output).metadata
+    wanted = {"run_id": read_run_config(args.config)["run_id"]}
+    wanted |= {"seed": str(args.seed), "split": args.split}
+    for name, value in wanted.items():
+        if found[name] != value:
+            raise UserError(f"{args.output}: {name} is {found[name]}, not {value}")
+
+
+def _encode(args: argparse.Namespace) -> None:
     from discovla.retrieval.features import extract_features
 
     extract_features(
@@ -66,4 +90,3 @@ def run(args: argparse.Namespace) -> int:
         workers=args.workers,
         allow_missing=args.allow_missing,
     )
-    return 0

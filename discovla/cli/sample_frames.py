@@ -56,6 +56,16 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Decode and write one shard; exit 0 also if single videos fail."""
+    from discovla.data.store import FrameStore
+    from discovla.lease import hold
+
+    with hold(args.output) as lease:
+        if not lease.made_meanwhile(lambda: FrameStore([args.output], args.frames_id)):
+            _sample(args)
+    return 0
+
+
+def _sample(args: argparse.Namespace) -> None:
     import logging
 
     from discovla.data.annotations import read_annotations
@@ -88,4 +98,3 @@ def run(args: argparse.Namespace) -> int:
         *(args.shard, counts["clips"], counts["failed"]),
         *(encoding.describe(), encoding.bytes / 1e9),
     )
-    return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 DESCRIPTION = """\
@@ -27,7 +28,8 @@ example:
 
   torchrun --nproc-per-node 4 -m discovla train --config …    (4 GPUs of this machine)
 
-exit code: 0 trained, 1 an input must be mended or a loss is not finite, 130 interrupted and saved
+exit code: 0 trained, 1 an input must be mended or a loss is not finite, 130 or 143
+interrupted (SIGINT, SIGTERM) and saved
 """
 
 
@@ -55,6 +57,12 @@ def add_parser(subparsers: Any) -> None:
         metavar="N",
         help="samples that a process encodes at a time; all of its share if not given",
     )
+    add(
+        "--recompute",
+        action="store_true",
+        help="compute every block again in the backward pass instead of keeping its inside "
+        "(activation checkpointing): little memory, a third more time, the same bits",
+    )
     add("--save-every", type=int, default=200, metavar="STEPS", help="save state; %(default)s")
     add("--log-every", type=int, default=20, metavar="STEPS", help="read losses; %(default)s")
     add(
@@ -67,11 +75,14 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, or go on."""
+    from discovla.lease import hold
     from discovla.training.checkpoint import read_run_config
     from discovla.training.loop import train
     from discovla.training.processes import joined
+    from discovla.training.trainer import ADAPTER_NAME
 
-    with joined(args.device) as world:
+    adapter = Path(args.output) / ADAPTER_NAME
+    with joined(args.device) as world, hold(adapter, leads=world.leads, anyone=world.any):
         train(
             read_run_config(args.config),
             seed=args.seed,
@@ -84,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
             save_every=args.save_every,
             log_every=args.log_every,
             micro_batch=args.micro_batch,
+            recompute=args.recompute,
             world=world,
             allow_missing=args.allow_missing,
             where=args.config,

@@ -35,13 +35,12 @@ class Step:
 def draw(rng: np.random.Generator) -> tuple[Step, ...]:
     """The operations for one clip, at most `DRAWS`; every draw uses the generator alike."""
     steps = []
-    names = tuple(_VALUES)
-    for choice in rng.integers(len(names), size=DRAWS):
+    for choice in rng.integers(len(OPERATIONS), size=DRAWS):
         applied = rng.random() < PROBABILITY
         level = min(max(rng.normal(MAGNITUDE, SPREAD), 0.0), MAX_LEVEL) / MAX_LEVEL
         sign = -1.0 if rng.random() < 0.5 else 1.0
         if applied:
-            name = names[int(choice)]
+            name = OPERATIONS[int(choice)]
             steps.append(Step(name, _VALUES[name](level, sign)))
     return tuple(steps)
 
@@ -88,6 +87,10 @@ _VALUES: dict[str, Callable[[float, float], float]] = {
 }
 
 
+OPERATIONS = tuple(_VALUES)
+"""Names of the fifteen operations, in the order in which draws count them."""
+
+
 def _affine(picture: Image.Image, coefficients: tuple[float, ...]) -> Image.Image:
     return picture.transform(
         picture.size,
@@ -131,14 +134,19 @@ _OPERATIONS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
 }
 
 
-def resize_crop(picture: Image.Image, side: int) -> Image.Image:
-    """CLIP's preprocessing: the short side to `side`, bicubic, then the central square."""
+def resize(picture: Image.Image, side: int) -> Image.Image:
+    """The short side brought to `side`, bicubic."""
     width, height = picture.size
     short = min(width, height)
-    if short != side:
-        # The long side is cut to an integer, as torchvision does.
-        size = (side * width // short, side * height // short)
-        picture = picture.resize(size, Image.Resampling.BICUBIC)
+    if short == side:
+        return picture
+    # The long side is cut to an integer, as torchvision does.
+    return picture.resize((side * width // short, side * height // short), Image.Resampling.BICUBIC)
+
+
+def resize_crop(picture: Image.Image, side: int) -> Image.Image:
+    """CLIP's preprocessing: the short side to `side`, bicubic, then the central square."""
+    picture = resize(picture, side)
     left, top = round((picture.width - side) / 2), round((picture.height - side) / 2)
     if (left, top, side, side) != (0, 0, *picture.size):
         picture = picture.crop((left, top, left + side, top + side))

@@ -6,8 +6,8 @@ the model normalises them on its device.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from discovla.data.augment import draw, prepare
+from discovla.data.augment_device import encode_steps
 from discovla.data.sampler import Key, generator
 from discovla.data.store import FrameStore
 from discovla.errors import UserError
@@ -27,54 +28,42 @@ Tokenize = Callable[[list[str], int], Tensor]
 Batch = dict[str, Tensor]
 
 SHOWN = 5
-_CHUNK = 8192
 
 
 class PseudoCaptions(Protocol):
-    """Pseudo captions of the training frames (§3.4)."""
+    """Token ids of the pseudo captions of the training frames (§3.4)."""
 
-    def for_caption(self, caption_id: str) -> Sequence[str]:
-        """One caption per frame; UserError if there are none."""
+    def for_caption(self, caption_id: str) -> NDArray[Any]:
+        """(F, L), one caption per frame; UserError if there are none."""
         ...
 
 
 class Tokens:
-    """Token ids of many texts, computed once; equal ones that stand close together are stored once.
-
-    Two bytes per token where CLIP's vocabulary allows, and no text is kept, so that the millions of
-    pseudo captions of a dataset fit: 2.16 million x 32 tokens are 138 MB.
+    """Token ids of some texts, in two bytes each where the vocabulary allows.
 
     Args:
-        texts: any number of texts, read one chunk at a time.
+        texts: what is said.
         tokenize: the model's tokenizer.
         words: L, tokens per text with both marks.
     """
 
-    def __init__(self, texts: Iterable[str], tokenize: Tokenize, words: int) -> None:
-        parts: list[NDArray[np.integer[Any]]] = [np.zeros((0, words), np.uint16)]
-        rows, stored = [np.zeros(0, np.int32)], 0
-        remaining = iter(texts)
-        while chunk := list(islice(remaining, _CHUNK)):
-            number = {text: n for n, text in enumerate(dict.fromkeys(chunk), stored)}
-            stored += len(number)
-            parts.append(_small(tokenize(list(number), words)))
-            rows.append(np.array([number[text] for text in chunk], np.int32))
-        self._ids, self._rows = np.concatenate(parts), np.concatenate(rows)
+    def __init__(self, texts: Sequence[str], tokenize: Tokenize, words: int) -> None:
+        self._ids = _small(tokenize(list(texts), words))
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._ids)
 
-    def ids(self, which: slice | Tensor) -> Tensor:
-        """int64 (N, L)."""
-        rows = self._rows[which if isinstance(which, slice) else which.numpy()]
-        return torch.from_numpy(self._ids[rows].astype(np.int64))
+    def ids(self, number: int) -> Tensor:
+        """int64 (L,)."""
+        return torch.from_numpy(self._ids[number].astype(np.int64))
 
 
 def _small(ids: Tensor) -> NDArray[np.integer[Any]]:
     """The same ids in as few bytes as hold them."""
     array: NDArray[np.integer[Any]] = ids.numpy()
     largest = np.iinfo(np.uint16).max
-    return array.astype(np.uint16 if array.min() >= 0 and array.max() <= largest else np.int32)
+    fits = array.size == 0 or (array.min() >= 0 and array.max() <= largest)
+    return array.astype(np.uint16 if fits else np.int32)
 
 
 def token_mask(ids: Tensor) -> Tensor:
@@ -124,7 +113,9 @@ class RetrievalDataset(Dataset[Batch]):
         words: L.
         image_size: S.
         augment: `randaugment` or `none`.
-        captions: pseudo captions, if the losses read them.
+        augment_on: `cpu` makes the inputs here; `device` hands out native frames, of which
+            `augment_device.to_pictures` makes them.
+        captions: tokens of the pseudo captions, if the losses read them.
         train_captions: `all` captions of a video are pairs, or only its `first`.
         seed: of the run; with epoch and sample it decides every augmentation, so that the number
             of loader processes changes nothing.
@@ -148,6 +139,7 @@ class RetrievalDataset(Dataset[Batch]):
         image_size: int,
         *,
         augment: str = "none",
+        augment_on: str = "cpu",
         captions: PseudoCaptions | None = None,
         train_captions: str = "all",
         seed: int = 0,
@@ -155,6 +147,8 @@ class RetrievalDataset(Dataset[Batch]):
     ) -> None:
         if augment not in ("randaugment", "none"):
             raise UserError(f"augment is {augment!r}; allowed: randaugment, none")
+        if augment_on not in ("cpu", "device"):
+            raise UserError(f"augment_on is {augment_on!r}; allowed: cpu, device")
         if train_captions not in ("all", "first"):
             raise UserError(f"train_captions is {train_captions!r}; allowed: all, first")
         if train_captions == "first":
@@ -164,14 +158,13 @@ class RetrievalDataset(Dataset[Batch]):
         self.caption_ids: list[str] = pairs["caption_id"].tolist()
         self.store, self.image_size = store, image_size
         self.augmented, self.seed = augment == "randaugment", seed
+        self.native = augment_on == "device"
         number = {clip: n for n, clip in enumerate(dict.fromkeys(self.clip_ids))}
         self._video_index = torch.tensor([number[clip] for clip in self.clip_ids])
         self._text = Tokens(pairs["caption"].tolist(), tokenize, words)
-        self._frame_text: Tokens | None = None
+        self._frame_text = captions
         if captions is not None:
-            self._frame_text = frame_tokens(
-                captions, self.caption_ids, store.frames, tokenize, words
-            )
+            _check_captions(captions, self.caption_ids, store.frames)
 
     def __len__(self) -> int:
         return len(self.clip_ids)
@@ -179,51 +172,44 @@ class RetrievalDataset(Dataset[Batch]):
     def __getitem__(self, key: int | Key) -> Batch:
         epoch, sample = (0, key) if isinstance(key, int) else key
         steps = draw(generator(self.seed, "augment", epoch, sample)) if self.augmented else ()
-        frames = prepare(self.store.clip(self.clip_ids[sample]), self.image_size, steps)
-        ids = self._text.ids(torch.tensor([sample]))[0]
+        frames = self.store.clip(self.clip_ids[sample])
+        ids = self._text.ids(sample)
         item = {
             "text_ids": ids,
             "text_mask": token_mask(ids),
-            "video": torch.from_numpy(frames),
             "video_mask": torch.ones(len(frames), dtype=torch.bool),
             "video_index": self._video_index[sample],
         }
+        if self.native:
+            item["pixels"] = readable(frames)
+            item["pixel_sizes"] = torch.tensor(frames.shape[:3])
+            item["augment"] = encode_steps(steps)
+        else:
+            item["video"] = torch.from_numpy(prepare(frames, self.image_size, steps))
         if self._frame_text is not None:
-            count = self.store.frames
-            ids = self._frame_text.ids(slice(sample * count, (sample + 1) * count))
+            found = self._frame_text.for_caption(self.caption_ids[sample])
+            ids = torch.from_numpy(found.astype(np.int64))
             item |= {"frame_text_ids": ids, "frame_text_mask": token_mask(ids)}
         return item
 
 
-def frame_tokens(
-    captions: PseudoCaptions,
-    caption_ids: Sequence[str],
-    frames: int,
-    tokenize: Tokenize,
-    words: int,
-) -> Tokens:
-    """Tokens of the F pseudo captions of every pair, in turn.
-
-    Raises:
-        UserError: pairs that lack some; the first five are named.
-    """
-    return Tokens(_pseudo_captions(captions, caption_ids, frames), tokenize, words)
+def readable(frames: NDArray[np.uint8]) -> Tensor:
+    """Frames of the store as a tensor, without a copy; only to be read, as they are."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(frames)
 
 
-def _pseudo_captions(
-    captions: PseudoCaptions, caption_ids: Sequence[str], frames: int
-) -> Iterator[str]:
-    """F captions of every pair in turn; `UserError` at the end names the first that lack them."""
+def _check_captions(captions: PseudoCaptions, caption_ids: Sequence[str], frames: int) -> None:
+    """Raise `UserError` naming the first pairs that have not a pseudo caption for every frame."""
     lacking = []
     for caption_id in caption_ids:
         try:
-            found = captions.for_caption(caption_id)
+            count = len(captions.for_caption(caption_id))
         except UserError:
-            found = []
-        if len(found) != frames:
-            lacking.append(f"{caption_id!r} ({len(found)} of {frames})")
-        if not lacking:  # else the rest is only counted
-            yield from found
+            count = 0
+        if count != frames:
+            lacking.append(f"{caption_id!r} ({count} of {frames})")
     if lacking:
         raise UserError(
             f"{len(lacking)} of {len(caption_ids)} training pairs have not a pseudo caption for "
@@ -284,7 +270,7 @@ class EvalTexts(Dataset[Batch]):
         return len(self.caption_ids)
 
     def __getitem__(self, number: int) -> Batch:
-        ids = self._tokens.ids(torch.tensor([number]))[0]
+        ids = self._tokens.ids(number)
         return {"text_ids": ids, "text_mask": token_mask(ids)}
 
     def batches(self, size: int) -> DataLoader[Batch]:
@@ -293,12 +279,17 @@ class EvalTexts(Dataset[Batch]):
 
 
 def collate(items: Sequence[Mapping[str, Tensor]]) -> Batch:
-    """Stack the items of a batch, whose clips have one size by then.
+    """Stack the items of a batch; native frames, which may differ in size, go in one row.
 
     Texts are cut after the longest of the batch: nothing reads what follows an end mark, and the
     text tower's work grows with the length.
     """
-    batch = {name: torch.stack([item[name] for item in items]) for name in items[0]}
+    batch = {
+        name: torch.cat([item[name].flatten() for item in items])
+        if name == "pixels"
+        else torch.stack([item[name] for item in items])
+        for name in items[0]
+    }
     for name in [name for name in batch if name.endswith("_mask") and name != "video_mask"]:
         longest = int(batch[name].flatten(0, -2).any(0).sum())
         for text in (name, name.replace("_mask", "_ids")):

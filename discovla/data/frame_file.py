@@ -8,11 +8,10 @@ since Arrow trusts what stands there.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,28 +47,15 @@ def shard_file(output: str | Path, metadata: Mapping[str, Any]) -> Iterator[Any]
     """A writer of record batches, good clips first; the file gets its name when the block succeeds.
 
     Args:
-        output: the file to write. What killed processes left of it is removed.
+        output: the file to write.
         metadata: frames_id, shard, frames, encoding, …; `clips` is their number and `clip_ids`
             their ids in order.
     """
-    output = Path(output)
-    _remove_leftovers(output)
     schema = with_metadata(SCHEMA, {"footer": "00000000", **metadata})
-    with ExitStack() as until_renamed, atomic_path(output) as temporary:
-        held = until_renamed.enter_context(temporary.open("rb"))
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with atomic_path(output) as temporary:
         with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
             yield writer
         _seal(temporary)
-
-
-def _remove_leftovers(output: Path) -> None:
-    """Remove temporary files of this shard whose process was killed; a living one holds a lock."""
-    for path in output.parent.glob(f".{output.stem}.*{output.suffix}"):
-        # Gone meanwhile, locked, or a file system without locks: then it stays.
-        with suppress(OSError), path.open("rb") as left:
-            fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
 
 
 def record_batch(rows: Sequence[Mapping[str, Any]]) -> Any:

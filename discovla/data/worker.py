@@ -7,6 +7,7 @@ process imports neither torch nor pandas.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import selectors
@@ -15,18 +16,18 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, fields
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 
 from discovla.data.decode import ClipFrames, DecodeError, Header, Request, decode_clip, probe
+from discovla.data.decode.evidence import Evidence, collect
 from discovla.data.decode.inspection import Inspection, inspect
 from discovla.data.decode.request import failure
 from discovla.data.sampling import SamplingError
 from discovla.errors import UserError
 
-if TYPE_CHECKING:
-    from discovla.data.judge import Evidence
+log = logging.getLogger(__name__)
 
 DEFAULT_TIMEOUT = 60.0
 _ERRORS: dict[str, type[UserError]] = {
@@ -35,6 +36,12 @@ _ERRORS: dict[str, type[UserError]] = {
     "UserError": UserError,
 }
 _GRACE = 5
+_OUTSIDE = (-signal.SIGKILL, -signal.SIGTERM)
+"""Exit codes of a child that somebody has ended: a person, or a system short of memory."""
+
+
+class _Killed(DecodeError):
+    """The child was ended from outside, which says nothing about the file."""
 
 
 class DecodeWorker:
@@ -78,11 +85,15 @@ class DecodeWorker:
         return Inspection(**header)
 
     def evidence(self, path: str, reader: str = "auto") -> Evidence:
-        """`judge.collect` within the time limit."""
-        from discovla.data.judge import Evidence
-
+        """`decode.evidence.collect` within the time limit."""
         header, _ = self._ask("evidence", path, {"path": path, "reader": reader})
         return Evidence(**header)
+
+    def stop(self) -> None:
+        """End the child process from another thread: who waits for an answer gets `DecodeError`."""
+        process = self._process
+        if process is not None:
+            process.kill()
 
     def close(self) -> None:
         """End the child process."""
@@ -109,6 +120,16 @@ class DecodeWorker:
     def _ask(
         self, action: str, path: str, arguments: dict[str, Any]
     ) -> tuple[dict[str, Any], bytes]:
+        """The answer to a request, asked once more if somebody else has killed the child."""
+        try:
+            return self._ask_once(action, path, arguments)
+        except _Killed as error:
+            log.warning("%s; asked again", error)
+        return self._ask_once(action, path, arguments)
+
+    def _ask_once(
+        self, action: str, path: str, arguments: dict[str, Any]
+    ) -> tuple[dict[str, Any], bytes]:
         process = self._start()
         line = json.dumps({"action": action, "limit": self.timeout, **arguments})
         deadline = time.monotonic() + self.timeout
@@ -118,9 +139,10 @@ class DecodeWorker:
             header = json.loads(reply.line())
             body = reply.exactly(header.pop("bytes", 0))
         except (TimeoutError, EOFError, BrokenPipeError) as error:
-            reason = self._reason(error)
+            reason, code = self._reason(error)
             self.close()
-            raise failure(path, reason) from None
+            found = failure(path, reason)
+            raise (_Killed(str(found)) if code in _OUTSIDE else found) from None
         except BaseException:
             self.close()  # interrupted half-way: the next answer would be this one's
             raise
@@ -128,11 +150,12 @@ class DecodeWorker:
             raise _ERRORS[header["error"]](header["text"])
         return header, body
 
-    def _reason(self, error: Exception) -> str:
+    def _reason(self, error: Exception) -> tuple[str, int | None]:
+        """What went wrong, and the child's exit code if it has ended."""
         if isinstance(error, TimeoutError):
-            return f"not decoded within {self.timeout:g} s"
+            return f"not decoded within {self.timeout:g} s", None
         code = self._process.wait() if self._process else None
-        return f"the decoder crashed (exit code {code})"
+        return f"the decoder crashed (exit code {code})", code
 
 
 class _Reply:
@@ -186,7 +209,8 @@ def read_frames(
 
 def serve() -> None:
     """The child process: answer requests until the parent closes the pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to all processes: the parent decides
+        signal.signal(number, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not mix with the answers
     for line in sys.stdin.buffer:
@@ -208,8 +232,6 @@ def _answer(action: str, arguments: dict[str, Any]) -> tuple[dict[str, Any], byt
             return asdict(probe(**arguments)), b""
         if action == "inspect":
             return asdict(inspect(**arguments)), b""
-        from discovla.data.judge import collect
-
         return asdict(collect(**arguments)), b""
     except UserError as error:
         known = next(kind for kind in type(error).__mro__ if kind.__name__ in _ERRORS)

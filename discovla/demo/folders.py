@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from discovla.errors import UserError
+from discovla.files import remove_leftovers, sync_folder, temporary_prefix
 
 
 @contextmanager
@@ -25,8 +26,9 @@ def replaced_folder(folder: str | Path, contents: set[str]) -> Iterator[Path]:
     folder = Path(folder).resolve()
     _refuse_foreign(folder, contents)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    work = Path(tempfile.mkdtemp(prefix=temporary_prefix(folder.name), dir=folder.parent))
     try:
+        remove_leftovers(work)
         fresh = work / "new"
         fresh.mkdir()
         yield fresh
@@ -34,6 +36,7 @@ def replaced_folder(folder: str | Path, contents: set[str]) -> Iterator[Path]:
         if folder.exists():
             folder.rename(work / "old")
         fresh.rename(folder)
+        sync_folder(folder.parent)
     finally:
         shutil.rmtree(work)
 

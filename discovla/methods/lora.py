@@ -26,9 +26,11 @@ class LowRank(nn.Module):
         else:
             tensor.zero_()
 
-    def forward(self, h: Tensor) -> Tensor:
-        """(..., D) to (..., 3D)."""
-        return F.linear(F.linear(h, self.a), self.b)
+    def forward(self, qkv: Tensor, h: Tensor) -> Tensor:
+        """qkv (…, 3D) + ΔW h (…, D), in qkv's own memory: ΔW h is held nowhere."""
+        low = F.linear(h, self.a).to(qkv.dtype)
+        qkv.flatten(0, -2).addmm_(low.flatten(0, -2), self.b.t().to(qkv.dtype))
+        return qkv
 
 
 class LoRA(Method):
@@ -49,6 +51,8 @@ class LoRA(Method):
         )
 
     def qkv(self, i: int, state: State, h: Tensor, qkv: Tensor) -> Tensor:
-        """Add the low-rank part."""
+        """Add the low-rank part; there is none left once it is merged (`models.merging`)."""
+        if not self.lora:
+            return qkv
         blocks: nn.ModuleList = self.lora[state.tower]  # type: ignore[assignment]
-        return qkv + blocks[i](h)
+        return blocks[i](qkv, h)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import open_clip
 import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
@@ -19,38 +19,23 @@ from discovla.errors import UserError
 from discovla.files import read_json
 from discovla.models.dims import CONFIG_NAME, LOCAL_PREFIX, Dims, TowerDims
 from discovla.models.weights import find_weights, load_strictly, read_state_dict
+from discovla.tokenizer import ClipTokenizer
 
 BPE_NAME = "bpe.txt.gz"
 RGB = tuple[float, float, float]
 
 
-class Tokenizer:
+class Tokenizer(ClipTokenizer):
     """CLIP's byte-pair encoding as the released code lays it out: SOT, words, EOT, zeros."""
-
-    def __init__(self, bpe: str | Path | None = None) -> None:
-        try:
-            self._bpe = SimpleTokenizer(bpe_path=str(bpe)) if bpe else SimpleTokenizer()
-        except (OSError, EOFError, UnicodeDecodeError) as error:
-            raise UserError(
-                f"{bpe}: not a tokenizer file ({error}); a gzipped list of merges as CLIP's "
-                "bpe_simple_vocab_16e6.txt.gz is expected"
-            ) from None
-        self.vocab_size: int = self._bpe.vocab_size
 
     def __call__(self, texts: Sequence[str], words: int) -> tuple[Tensor, Tensor]:
         """Ids (n, words) int64 and mask (n, words) bool; a text is cut to words - 2 tokens.
 
-        The mask comes from the length: id 0 is padding and also the token of "!".
+        The mask comes from the end mark: id 0 is padding and also the token of "!".
         """
-        sot, eot = self._bpe.sot_token_id, self._bpe.eot_token_id
-        ids = torch.zeros(len(texts), words, dtype=torch.long)
-        mask = torch.zeros(len(texts), words, dtype=torch.bool)
-        for row, text in enumerate(texts):
-            # A caption that spells out one of the two marks must not end the sequence early.
-            body = [t for t in self._bpe.encode(text) if t not in (sot, eot)][: words - 2]
-            ids[row, : len(body) + 2] = torch.tensor([sot, *body, eot])
-            mask[row, : len(body) + 2] = True
-        return ids, mask
+        ids = torch.from_numpy(self.encode(texts, words).astype(np.int64))
+        ends = (ids == self.end).int().argmax(-1, keepdim=True)
+        return ids, torch.arange(words) <= ends
 
 
 @dataclass(frozen=True)
@@ -77,13 +62,17 @@ class Backbone:
         Raises:
             UserError: more words than the model has positions, or a model without tokenizer.
         """
+        return self.tokenizer_for(words)(texts, words)
+
+    def tokenizer_for(self, words: int) -> Tokenizer:
+        """The tokenizer, for texts of at most `words` tokens; errors as of `tokenize`."""
         if not 3 <= words <= self.words_limit:
             raise UserError(
                 f"setting words is {words}; {self.name} takes 3 to {self.words_limit} tokens"
             )
         if self.tokenizer is None:
             raise UserError(f"{self.name} was built without a tokenizer; give `tokenizer:` a file")
-        return self.tokenizer(texts, words)
+        return self.tokenizer
 
 
 def load_backbone(spec: Mapping[str, Any]) -> Backbone:
@@ -99,13 +88,13 @@ def load_backbone(spec: Mapping[str, Any]) -> Backbone:
         UserError: anything unknown, absent, damaged or not fitting, with the key to mend.
     """
     name, where = spec["name"], f"config/backbones.yaml: {spec['name']}"
-    config, mean, std = _read_architecture(spec["architecture"], where)
+    config, mean, std = read_architecture(spec["architecture"], where)
     # Before the module is built: a missing file should be reported at once.
     weights = find_weights(spec, where)
     backbone = build_backbone(config, name=name, mean=mean, std=std)
     if weights is not None:
         load_strictly(backbone.clip, read_state_dict(weights, where), str(weights), where)
-    tokenizer = Tokenizer(_merges_file(spec))
+    tokenizer = Tokenizer(merges_file(spec))
     vocabulary = backbone.clip.vocab_size
     if tokenizer.vocab_size != vocabulary:
         raise UserError(
@@ -153,11 +142,11 @@ def build_backbone(
 
 def meta_backbone(architecture: str) -> Backbone:
     """A backbone at real size without memory for its weights, to count parameters."""
-    config, mean, std = _read_architecture(architecture, architecture)
+    config, mean, std = read_architecture(architecture, architecture)
     return build_backbone(config, name=architecture, mean=mean, std=std, device="meta")
 
 
-def _read_architecture(
+def read_architecture(
     architecture: str, where: str
 ) -> tuple[dict[str, Any], Sequence[float], Sequence[float]]:
     """open_clip's model_cfg, mean and std of the pixels."""
@@ -183,7 +172,8 @@ def _read_architecture(
     return content["model_cfg"], pixels.get("mean", mean), pixels.get("std", std)
 
 
-def _merges_file(spec: Mapping[str, Any]) -> Path | None:
+def merges_file(spec: Mapping[str, Any]) -> Path | None:
+    """The tokenizer's merges of a backbone's entry; None for CLIP's own."""
     if given := spec.get("tokenizer"):
         if not Path(given).is_file():
             raise UserError(

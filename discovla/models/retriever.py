@@ -40,6 +40,8 @@ class Retriever(nn.Module):
         self.register_buffer("pixel_mean", mean, persistent=False)
         self.register_buffer("pixel_std", std, persistent=False)
         self.clip.requires_grad_(False)
+        self.recompute = False
+        """Whether the backward pass computes every block again instead of keeping its inside."""
         self.lr_factors: dict[str, float] = {}
         """Factor on the learning rate of every trained tensor, by name."""
         for name, factor in method.trainable(self.clip).items():
@@ -62,7 +64,7 @@ class Retriever(nn.Module):
         return self._encode_texts(TextInput(ids, mask, joint=True))
 
     def _encode_texts(self, texts: TextInput) -> Tensor:
-        return encode_texts(self.clip, self.method, texts).float()
+        return encode_texts(self.clip, self.method, texts, self.recompute).float()
 
     def encode_video(self, video: Tensor, mask: Tensor | None = None) -> VideoFeatures:
         """Features of videos.
@@ -73,7 +75,7 @@ class Retriever(nn.Module):
         """
         if video.dtype == torch.uint8:
             video = video.float().div_(255).sub_(self.pixel_mean).div_(self.pixel_std)
-        frames = encode_frames(self.clip, self.method, video, mask).float()
+        frames = encode_frames(self.clip, self.method, video, mask, self.recompute).float()
         return VideoFeatures(frames, self.method.pool(frames, mask))
 
     def forward(self, batch: Batch) -> Outputs:
@@ -98,6 +100,19 @@ class Retriever(nn.Module):
         """The losses of given features, outside of any autocast."""
         with torch.autocast(out.text.device.type, enabled=False):
             return self.method.losses(out, batch)
+
+    def halve_frozen(self) -> None:
+        """Keep frozen matrices in bfloat16, for passes under autocast alone.
+
+        Autocast casts them for every use; cast once, they give the same bits in half the memory.
+        Norms, embeddings and whatever is trained stay in float32.
+        """
+        linear = (nn.Linear, nn.Conv2d, nn.MultiheadAttention)
+        owners = [module for module in self.clip.modules() if isinstance(module, linear)]
+        matrices = [p for module in owners for p in module.parameters(recurse=False)]
+        for matrix in [*matrices, self.clip.visual.proj, self.clip.text_projection]:
+            if not matrix.requires_grad:
+                matrix.data = matrix.data.bfloat16()
 
     @torch.no_grad()
     def clamp_logit_scale(self) -> None:

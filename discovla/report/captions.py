@@ -21,9 +21,12 @@ from discovla.report.pictures import check_format, drawing, evenly, plain, thumb
 log = logging.getLogger(__name__)
 
 _KINDS = ("guided", "unguided", "released")
-_ROW, _HEAD, _PICTURE, _TEXT = 1.1, 0.45, 1.6, 4.0
+_ROW, _HEAD, _PICTURE, _TEXT = 1.0, 0.6, 1.4, 4.2
 """Inches: a frame's row, a clip's heading, a frame, a column of captions."""
-_LETTERS = 54
+_LETTERS = 68
+
+
+_GREY = "#666666"
 
 
 @dataclass(frozen=True)
@@ -170,8 +173,10 @@ def _draw(clips: Sequence[ShownClip], headings: Sequence[str], path: str | Path)
                         panel, plain(clip.captions[column][number], _LETTERS, lines=5), fontsize=8
                     )
                     if number == 0:
-                        panel.set_title(plain(heading, _LETTERS, 1), fontsize=8, loc="left")
-                picture.set_title(f"{clip.timestamps[number]:.1f} s", fontsize=7)
+                        panel.set_title(
+                            plain(heading, _LETTERS, 1), fontsize=8, loc="left", color=_GREY
+                        )
+                picture.set_title(f"{clip.timestamps[number]:.1f} s", fontsize=7, color=_GREY)
             line += 1
 
 

@@ -12,9 +12,10 @@ import pandas as pd
 
 from discovla.errors import UserError
 from discovla.experiments import Experiments, Row
-from discovla.files import atomic_write, read_json
+from discovla.files import atomic_write, read_record
 
 RECONSTRUCTION = "reconstruction"
+TEST_BEST = "Checkpoint chosen on the test set itself: an upper bound, not a result."
 NAMES = {"t2v": "Text-to-video", "v2t": "Video-to-text"}
 DIRECTIONS = tuple(NAMES)
 METRICS = ("R@1", "R@5", "R@10", "R@sum", "MnR")
@@ -53,7 +54,7 @@ def build_row(
     experiments: Experiments, row: Row, results: Path = Path("results")
 ) -> dict[str, Any]:
     """All columns of one row; a cell that was not measured or not printed is None, never 0."""
-    measured = [read_json(path) for path in experiments.metrics_files(row, str(results))]
+    measured = [read_record(path) for path in experiments.metrics_files(row, str(results))]
     line: dict[str, Any] = dict.fromkeys(COLUMNS)
     line |= {
         "table": row.table,
@@ -86,6 +87,7 @@ def _identity(row: Row, measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]
         for key, split in (("excluded", "test"), ("train_excluded", "training"))
         if first[key]
     ]
+    chosen = [TEST_BEST] if row.selection == "test_best" else []
     return {
         "method": settings.method,
         "recipe": row.recipe,
@@ -104,7 +106,7 @@ def _identity(row: Row, measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]
         "train_data_id": _single("train_data_id", row, measured),
         "run_id": row.run.run_id,
         "commit": " ".join(sorted({_version(found["code"]) for found in measured})),
-        "footnote": " ".join([*row.footnotes, *left_out]) or None,
+        "footnote": " ".join([*row.footnotes, *chosen, *left_out]) or None,
     }
 
 

@@ -1,19 +1,20 @@
-"""One similarity matrix → the metrics of both directions, plain or post-processed."""
+"""Similarities → the metrics of both directions, plain or post-processed."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from discovla.errors import UserError
 from discovla.provenance import code_version
+from discovla.retrieval.counting import Plain, Rescoring, standings
 from discovla.retrieval.metrics import (
     DIRECTIONS,
     TIES,
@@ -23,11 +24,17 @@ from discovla.retrieval.metrics import (
     Ties,
     check_scores,
     check_truth,
-    standing,
     summarise,
 )
-from discovla.retrieval.postprocess import QBNorm, dsl, feature_blocks, qbnorm
+from discovla.retrieval.postprocess import (
+    DSL,
+    QBNorm,
+    bank_statistics,
+    feature_blocks,
+    matrix_blocks,
+)
 from discovla.retrieval.stored import Features, read_bank, read_features
+from discovla.retrieval.tiles import FeatureScores, MatrixScores, Source, Tiles
 
 Post = Literal["none", "dsl", "qbnorm"]
 Units = Literal["cosine", "logits"]
@@ -80,16 +87,27 @@ def evaluate_matrix(
     Raises:
         UserError: bad matrix, truth, bank, option or parameter.
     """
-    if ties not in TIES:
-        raise UserError(f"ties: {ties!r}; allowed: {', '.join(TIES)}")
     check_scores(sim)
-    columns = check_truth(truth, sim.shape)
     values = resolve_parameters(post, units, logit_scale, parameters)
     factor = float(logit_scale) if units == "logits" and logit_scale else 1.0
     if post != "none":
         _warn_of_units(sim, units, factor)
-    scores, entry = _rescored(sim, post, values, factor, bank, video_bank)
-    found = {d: standing(matrix, columns, d) for d, matrix in scores.items()}
+    columns = check_truth(truth, sim.shape)
+    rescoring = _rescoring(sim.shape, post, values, factor, bank, video_bank)
+    return _evaluate(Tiles(MatrixScores(sim), columns), rescoring, ties, post, values)
+
+
+def _evaluate(
+    tiles: Tiles, rescoring: Rescoring, ties: Ties, post: Post, values: Mapping[str, float]
+) -> dict[str, Any]:
+    """What `evaluate_matrix` returns; `values` are the parameters in units of cosine."""
+    if ties not in TIES:
+        raise UserError(f"ties: {ties!r}; allowed: {', '.join(TIES)}")
+    found = standings(tiles, rescoring)
+    entry: dict[str, Any] = {"name": post, "params": dict(values)}
+    entry |= {"units": "cosine" if values else None, "transductive": post == "dsl"}
+    if isinstance(rescoring, QBNorm):
+        entry["bank"] = {d: _bank_entry(rescoring, tiles.source, d) for d in DIRECTIONS}
     return {
         "schema": SCHEMA,
         **{f"n_queries_{d}": _of(found, d, lambda f: f.n_queries) for d in DIRECTIONS},
@@ -151,42 +169,38 @@ def _warn_of_units(sim: Array, units: str, factor: float) -> None:
         )
 
 
-def _rescored(
-    sim: Array,
+def _rescoring(
+    shape: tuple[int, int],
     post: Post,
     values: Mapping[str, float],
     factor: float,
     bank: Bank | None,
     video_bank: Bank | None,
-) -> tuple[dict[Direction, Array], dict[str, Any]]:
-    """The matrix to rank for each direction, and the entry `post` of the metrics.
+) -> Rescoring:
+    """What to do to scores (T, V) before they are ranked.
 
-    Parameters are converted to the units of the matrix, so that its values stay as they are.
+    Parameters are converted to the units of the scores, which stay as they are.
     """
-    entry: dict[str, Any] = {"name": post, "params": dict(values)}
-    entry |= {"units": "cosine" if values else None, "transductive": post == "dsl"}
     if post != "qbnorm" and (bank is not None or video_bank is not None):
         raise UserError(f"post {post!r} takes no bank; only 'qbnorm' does")
     if post == "none":
-        return {"t2v": sim, "v2t": sim}, entry
+        return Plain(*DIRECTIONS)
     if post == "dsl":
-        temperature = values["temperature"] * factor
-        return {"t2v": dsl(sim, temperature, 0), "v2t": dsl(sim, temperature, 1)}, entry
+        return DSL(shape, values["temperature"] * factor)
     if bank is None:
         raise UserError(
             "post 'qbnorm' needs a bank: the scores (or features) of training captions against "
             "the same videos"
         )
-    options = {"beta": values["beta"] / factor, "k": _whole(values, "k")}
-    options["theta"] = _whole(values, "theta")
-    forward = qbnorm(sim, bank, **options)  # type: ignore[arg-type]
-    scores: dict[Direction, Array] = {"t2v": forward.scores}
-    entry["bank"] = {"t2v": _bank_entry(forward), "v2t": None}
+    beta, k, theta = values["beta"] / factor, _whole(values, "k"), _whole(values, "theta")
+    banks = {"t2v": bank_statistics(_blocks(bank), shape[1], beta, k)}
     if video_bank is not None:
-        backward = qbnorm(sim.T, video_bank, **options)  # type: ignore[arg-type]
-        scores["v2t"] = backward.scores.T
-        entry["bank"]["v2t"] = _bank_entry(backward)
-    return scores, entry
+        banks["v2t"] = bank_statistics(_blocks(video_bank), shape[0], beta, k)
+    return QBNorm(shape, banks, theta)  # type: ignore[arg-type]
+
+
+def _blocks(bank: Bank) -> Iterable[Array]:
+    return matrix_blocks(bank) if isinstance(bank, np.ndarray) else bank
 
 
 def _whole(values: Mapping[str, float], name: str) -> int:
@@ -195,11 +209,14 @@ def _whole(values: Mapping[str, float], name: str) -> int:
     return int(values[name])
 
 
-def _bank_entry(result: QBNorm) -> dict[str, int]:
+def _bank_entry(rescoring: QBNorm, source: Source, direction: Direction) -> dict[str, int] | None:
+    if direction not in rescoring.banks:
+        return None
+    lines = source.row_of if direction == "t2v" else source.column_of
     return {
-        "queries": result.bank_queries,
-        "active_items": int(result.active.sum()),
-        "normalised_queries": int(result.normalised.sum()),
+        "queries": rescoring.banks[direction].queries,
+        "active_items": int(rescoring.active[direction].sum()),
+        "normalised_queries": int(rescoring.normalised(direction)[lines].sum()),
     }
 
 
@@ -213,16 +230,35 @@ def _released(found: Mapping[Direction, Standing]) -> dict[str, Any]:
     return {"released": {d: _of(found, d, lambda f: summarise(f, "popular")) for d in DIRECTIONS}}
 
 
-def similarity(text: Array, video: Array) -> npt.NDArray[np.float32]:
-    """Cosine similarities (T, V) in float32; equal features give exactly equal scores.
+@dataclass(frozen=True)
+class Scored:
+    """Stored features as a walk over scores, and what to do to them before they are ranked."""
 
-    BLAS may sum the rows at the edge of a block in another order, which would hide the ties of
-    repeated captions; so every distinct feature is multiplied once and its scores are copied.
-    """
-    texts, text_rows = np.unique(text.astype(np.float32), axis=0, return_inverse=True)
-    videos, video_rows = np.unique(video.astype(np.float32), axis=0, return_inverse=True)
-    scores = texts @ videos.T
-    return np.asarray(scores[np.ix_(text_rows.ravel(), video_rows.ravel())])
+    features: Features
+    tiles: Tiles
+    rescoring: Rescoring
+    values: dict[str, float]
+    """Parameters of the post-processing, in units of cosine."""
+
+
+def open_scored(
+    features_path: str | Path,
+    bank_path: str | Path | None = None,
+    *,
+    post: Post = "none",
+    **parameters: float | None,
+) -> Scored:
+    """The scores of a features file; arguments and errors are those of `evaluate_features`."""
+    features = read_features(features_path)
+    text, video = (features.tensors[n].astype(np.float32, copy=False) for n in ("text", "video"))
+    scale = float(features.tensors["logit_scale"])
+    values = resolve_parameters(post, "cosine", scale, parameters)
+    truth = check_truth(features.tensors["truth"], (len(text), len(video)))
+    bank = None
+    if bank_path is not None:
+        bank = feature_blocks(read_bank(bank_path, features).tensors["text"], video)
+    rescoring = _rescoring((len(text), len(video)), post, values, 1.0, bank, None)
+    return Scored(features, Tiles(FeatureScores(text, video), truth), rescoring, values)
 
 
 def evaluate_features(
@@ -231,6 +267,7 @@ def evaluate_features(
     *,
     post: Post = "none",
     ties: Ties = "average",
+    selection: str | None = None,
     **parameters: float | None,
 ) -> dict[str, Any]:
     """The metrics file of one run, seed and post-processing, from its stored features.
@@ -240,6 +277,7 @@ def evaluate_features(
         bank_path: features of the training captions, for `qbnorm`; read in blocks.
         post: see `evaluate_matrix`.
         ties: see `metrics.ranks`.
+        selection: the rule that chose this checkpoint; default: what the file says.
         parameters: see `evaluate_matrix`.
 
     Returns:
@@ -251,27 +289,14 @@ def evaluate_features(
         UserError: damaged or foreign files, besides those of `evaluate_matrix`.
     """
     started, clock = datetime.now(UTC), perf_counter()
-    features = read_features(features_path)
-    video = features.tensors["video"].astype(np.float32)
-    bank = None
-    if bank_path is not None:
-        bank_text = read_bank(bank_path, features).tensors["text"].astype(np.float32)
-        bank = feature_blocks(bank_text, video)
-    measured = evaluate_matrix(
-        similarity(features.tensors["text"], video),
-        post=post,
-        truth=features.tensors["truth"],
-        units="cosine",
-        logit_scale=float(features.tensors["logit_scale"]),
-        ties=ties,
-        bank=bank,
-        **parameters,  # type: ignore[arg-type]
-    )
+    scored = open_scored(features_path, bank_path, post=post, **parameters)
+    features = scored.features
+    measured = _evaluate(scored.tiles, scored.rescoring, ties, post, scored.values)
     version = dict(code_version())
     versions = version.pop("versions")
     return {
         "schema": measured.pop("schema"),
-        **_run_fields(features),
+        **_run_fields(features, selection),
         **measured,
         "code": version,
         "versions": versions,
@@ -280,7 +305,7 @@ def evaluate_features(
     }
 
 
-def _run_fields(features: Features) -> dict[str, Any]:
+def _run_fields(features: Features, selection: str | None) -> dict[str, Any]:
     metadata = features.metadata
     return {
         "run_id": metadata["run_id"],
@@ -288,7 +313,7 @@ def _run_fields(features: Features) -> dict[str, Any]:
         "data_id": metadata["data_id"],
         "dataset": metadata.get("dataset"),
         "split": metadata["split"],
-        "selection": {"rule": metadata.get("selection"), "step": features.step},
+        "selection": {"rule": selection or metadata.get("selection"), "step": features.step},
         "excluded": features.json("excluded", []),
         "train_data_id": metadata.get("train_data_id"),
         "train_excluded": features.json("train_excluded", []),

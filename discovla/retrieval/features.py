@@ -13,19 +13,18 @@ from typing import Any
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from discovla.data.dataset import EvalClips, EvalTexts
 from discovla.errors import UserError
-from discovla.files import atomic_path
+from discovla.retrieval.rows import write_rows
+from discovla.tensors import VERSION, save_tensors
 from discovla.training.checkpoint import Run, load_trained, trained_parameters
 from discovla.training.data import data_identity, open_annotations, open_frames, token_ids
 from discovla.training.device import reproducible, to_device
 
 LOG = logging.getLogger(__name__)
-SCHEMA_VERSION = 1
 SPLITS = ("test", "val", "bank")
 _TEXTS_PER_CLIP = 16
 """A batch of captions is this much larger than one of videos."""
@@ -103,7 +102,7 @@ def extract_features(
     if truth is not None:
         tensors["truth"] = truth
     metadata = {
-        "schema": str(SCHEMA_VERSION),
+        "schema": VERSION,
         "run_id": run.run_id,
         "dataset": str(run.config["dataset"]),
         "seed": str(seed),
@@ -215,11 +214,9 @@ def _write(
                 f"run {metadata['run_id']}: {int(bad.sum())} features of {side.kind} are not "
                 f"finite, first {side.ids[int(bad.int().argmax())]!r}; train this run again"
             )
-    table = pd.concat(
+    rows = pd.concat(
         pd.DataFrame({"kind": side.kind, "row": range(len(side.ids)), "id": side.ids})
         for side in sides
     )
-    with atomic_path(output.with_suffix(".parquet")) as temporary:
-        table.to_parquet(temporary, index=False)
-    with atomic_path(output) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+    write_rows(output, rows, metadata)
+    save_tensors(output, tensors, metadata)

@@ -1,7 +1,7 @@
-"""Ranks by counting, and the metrics made of them (paper, App. A "Evaluation Metrics").
+"""Ranks and the metrics made of them (paper, App. A "Evaluation Metrics").
 
-A score matrix has one row per caption and one column per video. Both directions are read from the
-same array in its stored dtype: nothing is sorted, cast or computed twice.
+A score matrix has one row per caption and one column per video; `counting` finds where the targets
+stand.
 """
 
 from __future__ import annotations
@@ -100,54 +100,6 @@ def row_blocks(n_rows: int, n_columns: int, block: int | None = None) -> list[sl
     """Slices that cover the rows in blocks of about 4 million elements, or of `block` rows."""
     size = block or max(1, BLOCK_ELEMENTS // n_columns)
     return [slice(start, start + size) for start in range(0, n_rows, size)]
-
-
-def standing(
-    scores: Array,
-    truth: npt.NDArray[np.int64],
-    direction: Direction,
-    block: int | None = None,
-) -> Standing:
-    """Count, for each query, the items that score above its target and those that equal it.
-
-    `t2v`: one query per caption among all videos. `v2t`: one query per video that has a caption;
-    a video's captions are pooled to their maximum and the video's own captions are ranked against
-    those of the other captioned videos (as CLIP4Clip does, which is not the best rank of a caption
-    among all captions). With one caption per video this is the plain transposed matrix.
-
-    Args:
-        scores: (T, V), finite, any real dtype; compared as stored.
-        truth: (T,), column of each caption's video.
-        direction: which side asks.
-        block: queries handled at once; changes memory only.
-    """
-    count = _count_videos if direction == "t2v" else _count_captions
-    above, equal = count(scores, truth, block)
-    return Standing(above.astype(np.int64), equal.astype(np.int64) - 1)
-
-
-def _count_videos(scores: Array, truth: Array, block: int | None) -> tuple[Array, Array]:
-    above, equal = [], []
-    for rows in row_blocks(len(scores), scores.shape[1], block):
-        part = scores[rows]
-        target = np.take_along_axis(part, truth[rows, None], axis=1)
-        above.append(np.count_nonzero(part > target, axis=1))
-        equal.append(np.count_nonzero(part == target, axis=1))
-    return np.concatenate(above), np.concatenate(equal)
-
-
-def _count_captions(scores: Array, truth: Array, block: int | None) -> tuple[Array, Array]:
-    by_video = np.argsort(truth, kind="stable")
-    videos, starts = np.unique(truth[by_video], return_index=True)
-    above, equal = [], []
-    for some in row_blocks(len(videos), len(scores), block):
-        part = scores[np.ix_(by_video, videos[some])]
-        pooled = np.maximum.reduceat(part, starts, axis=0)
-        own = np.arange(len(videos))[some]
-        target = pooled[own, np.arange(len(own))]
-        above.append(np.count_nonzero(pooled > target, axis=0))
-        equal.append(np.count_nonzero(pooled == target, axis=0))
-    return np.concatenate(above), np.concatenate(equal)
 
 
 def ranks(found: Standing, ties: Ties = "average") -> Array:

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
-from discovla.errors import UserError
-from discovla.retrieval.evaluate import Post, resolve_parameters, similarity
-from discovla.retrieval.metrics import Array, ranks, standing
-from discovla.retrieval.postprocess import dsl, feature_blocks, qbnorm
-from discovla.retrieval.stored import Features, read_bank, read_features
+from discovla.retrieval.counting import standings
+from discovla.retrieval.evaluate import Post, Scored, open_scored
+from discovla.retrieval.metrics import Array, ranks
+from discovla.retrieval.rows import read_rows
 
 
 @dataclass(frozen=True)
@@ -54,50 +52,28 @@ def rank_queries(
     Raises:
         UserError: damaged or foreign files; an unknown parameter.
     """
-    features = read_features(features_path)
-    scale = float(features.tensors["logit_scale"])
-    values = resolve_parameters(post, "cosine", scale, parameters)
-    scores = _scores(features, post, values, bank_path)
-    truth = features.tensors["truth"].astype(np.int64)
+    scored = open_scored(features_path, bank_path, post=post, **parameters)
+    found = standings(scored.tiles, scored.rescoring)["t2v"]
+    rows = read_rows(scored.features)
+    captions, clips = (rows["id"][rows["kind"] == kind].tolist() for kind in ("text", "video"))
     return Ranking(
-        caption_ids=_ids(features, "text"),
-        clip_ids=_ids(features, "video"),
-        truth=truth,
-        scores=scores,
-        ranks=np.asarray(ranks(standing(scores, truth, "t2v")) + 1, np.float64),
-        metadata=features.metadata,
+        caption_ids=captions,
+        clip_ids=clips,
+        truth=scored.tiles.truth,
+        scores=_scores(scored),
+        ranks=np.asarray(ranks(found) + 1, np.float64),
+        metadata=scored.features.metadata,
     )
 
 
-def _scores(
-    features: Features, post: Post, values: dict[str, float], bank_path: str | Path | None
-) -> Array:
-    video = features.tensors["video"].astype(np.float32)
-    sim = similarity(features.tensors["text"], video)
-    if post == "dsl":
-        return dsl(sim, values["temperature"], 0)
-    if post == "qbnorm":
-        if bank_path is None:
-            raise UserError("post 'qbnorm' needs the features of the training captions (a bank)")
-        bank = read_bank(bank_path, features).tensors["text"].astype(np.float32)
-        options = {"k": int(values["k"]), "theta": int(values["theta"])}
-        return qbnorm(sim, feature_blocks(bank, video), beta=values["beta"], **options).scores
-    return sim
-
-
-def _ids(features: Features, kind: str) -> list[str]:
-    """Ids of the rows of one side, from the table beside the features."""
-    path = features.path.with_suffix(".parquet")
-    try:
-        table = pd.read_parquet(path, columns=["kind", "row", "id"])
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; remove {features.path} and run again") from None
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: not a table of ids ({error}); remove it and run again") from None
-    ids = table[table["kind"] == kind].sort_values("row")["id"].tolist()
-    if len(ids) != len(features.tensors[kind]):
-        raise UserError(
-            f"{path}: {len(ids)} ids of {kind}, but {features.path} has "
-            f"{len(features.tensors[kind])}; remove both and run again"
-        )
-    return [str(name) for name in ids]
+def _scores(scored: Scored) -> Array:
+    """The whole matrix (T, V) as text-to-video ranks it."""
+    tiles, found = scored.tiles, None
+    for captions, videos, tile in tiles.walk():
+        part = scored.rescoring.apply(tile, captions, videos)["t2v"]
+        part = part if captions.place is None else part[captions.place]
+        part = part if videos.place is None else part[:, videos.place]
+        if found is None:
+            found = np.empty(tiles.shape, part.dtype)
+        found[np.ix_(captions.members, videos.members)] = part
+    return np.asarray(found)

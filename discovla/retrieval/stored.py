@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from discovla.errors import UserError
 from discovla.retrieval.metrics import Array
+from discovla.tensors import read_tensors
 
 SIM_KEYS = ("sim", "sims", "test_sims")
 BANK_KEYS = ("bank", "bank_sim", "bank_sims")
 TRUTH_KEYS = ("truth",)
 NORM_TOLERANCE = 1e-3
 NEEDED_METADATA = ("schema", "run_id", "seed", "split", "data_id")
-SCHEMA = "1"
+AGAIN = "Remove it and run again: the split is encoded anew ('discovla features')."
 
 
 def load_array(path: str | Path, keys: Sequence[str], key: str | None = None) -> Array:
@@ -123,23 +123,11 @@ def read_bank(path: str | Path, gallery: Features) -> Features:
 
 def _read(path: str | Path, needed: dict[str, int]) -> Features:
     path = Path(path)
-    try:
-        with safe_open(path, framework="numpy") as file:
-            tensors = {n: file.get_tensor(n) for n in needed.keys() & set(file.keys())}
-            metadata = file.metadata() or {}
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error})") from None
+    tensors, metadata = read_tensors(path, AGAIN, framework="numpy", only=needed)
     absent = [n for n in needed if n not in tensors]
     absent += [n for n in NEEDED_METADATA if n not in metadata]
     if absent:
         raise UserError(f"{path}: not a features file: without {', '.join(absent)}")
-    if metadata["schema"] != SCHEMA:
-        raise UserError(
-            f"{path}: its format is version {metadata['schema']}, {SCHEMA} is read here; encode "
-            "the split again ('discovla features')"
-        )
     for name, dimensions in needed.items():
         if tensors[name].ndim != dimensions:
             raise UserError(f"{path}: {name} has shape {tensors[name].shape}")

@@ -9,19 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from discovla.errors import UserError
-from discovla.files import atomic_path, read_json
+from discovla.files import read_record
 from discovla.models.backbone import Backbone, load_backbone
 from discovla.models.retriever import Retriever, build_retriever
 from discovla.provenance import code_version
 from discovla.settings import RunSettings
+from discovla.tensors import read_tensors, save_tensors
 from discovla.training.device import resolve_device
 
 SCHEMA_VERSION = 1
+BESIDE = "beside:"
+"""Stands for the config's own folder in the paths of an exported run."""
 _CONFIG_KEYS = ("schema", "run_id", "dataset", "settings", "backbone", "frames_id", "captions_id")
 
 
@@ -42,10 +43,16 @@ class Run:
 
 def read_run_config(path: str | Path) -> dict[str, Any]:
     """The resolved settings of a run; raise `UserError` naming file and key if they are not."""
-    config = read_json(path)
+    config = read_record(path)
     if not isinstance(config, dict):
         raise UserError(f"{path}: a run's config.json is expected, with keys {_CONFIG_KEYS}")
     check_run_config(config, str(path))
+    # What an exported run brings along lies beside its config.
+    here = f"{Path(path).resolve().parent}/"
+    config["backbone"] = {
+        key: value.replace(BESIDE, here) if isinstance(value, str) else value
+        for key, value in config["backbone"].items()
+    }
     return config
 
 
@@ -87,14 +94,21 @@ def trained_parameters(retriever: Retriever) -> dict[str, torch.nn.Parameter]:
 
 
 def load_trained(
-    config_path: str | Path, adapter_path: str | Path | None, device: str = "auto"
+    config_path: str | Path,
+    adapter_path: str | Path | None,
+    device: str = "auto",
+    backbone: Mapping[str, Any] | None = None,
 ) -> tuple[Run, dict[str, str]]:
     """A run with its trained tensors, or, if it trains nothing, as it is; the adapter's metadata.
+
+    `backbone` changes keys of the config's entry of that name.
 
     Raises:
         UserError: an adapter of another run, one that does not fit, or one where none belongs.
     """
-    run = open_run(read_run_config(config_path), device=device, where=str(config_path))
+    config = read_run_config(config_path)
+    config["backbone"] = {**config["backbone"], **(backbone or {})}
+    run = open_run(config, device=device, where=str(config_path))
     trains = bool(trained_parameters(run.retriever))
     if adapter_path is None:
         if trains:
@@ -128,8 +142,7 @@ def save_adapter(
     path: str | Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> None:
     """Write trained tensors (float32, CPU) with `adapter_metadata`."""
-    with atomic_path(path) as temporary:
-        save_file(dict(state), temporary, metadata=dict(metadata))
+    save_tensors(path, state, metadata)
 
 
 def adapter_metadata(
@@ -147,7 +160,6 @@ def adapter_metadata(
     `selection` says why it was saved: `last`, or `epoch{k}`.
     """
     return {
-        "schema": str(SCHEMA_VERSION),
         "run_id": run_id,
         "method": method,
         "seed": str(seed),
@@ -165,24 +177,8 @@ def read_adapter(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         UserError: no such file, a damaged one, or one without a key of `adapter_metadata`.
     """
-    state, metadata = read_tensors(path, "Train this run again.")
+    state, metadata = read_tensors(path, "Remove it and run again: this run is trained anew.")
     for key in ("schema", "run_id", "seed", "step", "selection", "data_id"):
         if key not in metadata:
             raise UserError(f"{path}: no {key!r} in its metadata; 'discovla train' writes adapters")
-    if metadata["schema"] != str(SCHEMA_VERSION):
-        raise UserError(
-            f"{path}: schema is {metadata['schema']}; this version reads {SCHEMA_VERSION}"
-        )
     return state, metadata
-
-
-def read_tensors(path: str | Path, advice: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors of a safetensors file, on the CPU, and its metadata; `advice` ends the error."""
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file. {advice}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except SafetensorError as error:
-        raise UserError(f"{path}: damaged or no safetensors file ({error}). {advice}") from None

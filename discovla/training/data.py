@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from discovla.captioning.table import CaptionTable
+from discovla.captioning.tokens import CaptionTokens
 from discovla.data.annotations.base import of_split, read_annotations, read_metadata
+from discovla.data.augment_device import to_pictures
 from discovla.data.dataset import RetrievalDataset, Tokenize, collate
-from discovla.data.sampler import EpochSampler
+from discovla.data.sampler import EpochSampler, Key
+from discovla.data.scratch import near
 from discovla.data.store import FrameStore
 from discovla.errors import UserError
 from discovla.files import content_hash
@@ -24,6 +28,7 @@ from discovla.training.checkpoint import Run
 from discovla.training.processes import ALONE, World
 
 LOG = logging.getLogger(__name__)
+_CPU = torch.device("cpu")
 
 
 def open_annotations(
@@ -40,8 +45,8 @@ def open_annotations(
 
 
 def open_frames(folder: str | Path, config: Mapping[str, Any]) -> FrameStore:
-    """The frames that a run is defined on; `UserError` if these are others."""
-    store = FrameStore(folder, config["frames_id"])
+    """The frames that a run is defined on, from near by; `UserError` if these are others."""
+    store = FrameStore(near(folder), config["frames_id"])
     if store.frames != config["settings"]["frames"]:
         raise UserError(
             f"{folder}: {store.frames} frames per clip; run {config['run_id']} needs "
@@ -77,7 +82,7 @@ def training_set(
         UserError: frames or pseudo captions are absent, incomplete, or those of another run.
     """
     settings = run.settings
-    table = None
+    tokens = None
     if settings.needs_captions:
         if captions is None:
             raise UserError(
@@ -89,6 +94,8 @@ def training_set(
             captions, captions_id=run.config["captions_id"], frames_id=run.config["frames_id"]
         )
         pairs = _with_captions(pairs, table)
+        tokenizer = run.backbone.tokenizer_for(settings.words)
+        tokens = CaptionTokens(table, tokenizer, settings.words)
     return RetrievalDataset(
         pairs,
         open_frames(frames_dir, run.config),
@@ -96,7 +103,8 @@ def training_set(
         settings.words,
         run.backbone.image_size,
         augment=settings.augment,
-        captions=table,
+        augment_on=settings.augment_on,
+        captions=tokens,
         train_captions=settings.train_captions,
         seed=seed,
         allow_missing=allow_missing,
@@ -118,6 +126,9 @@ def _with_captions(pairs: pd.DataFrame, table: CaptionTable) -> pd.DataFrame:
 class LoaderBatches:
     """Batches of a training set (`trainer.Batches`), loaded in this or in other processes.
 
+    Loader processes live as long as this object; the order, and what is drawn for a sample, come
+    with the keys that they are sent.
+
     Args:
         dataset: the training pairs.
         size: B.
@@ -126,6 +137,7 @@ class LoaderBatches:
         pin: page-locked memory, for copies to a GPU that nothing waits for.
         world: the processes; this one loads its share of every batch, whose order does not depend
             on their number.
+        device: where native frames are made into pictures, if the set hands them out.
 
     Raises:
         UserError: B does not divide among the processes.
@@ -139,26 +151,33 @@ class LoaderBatches:
         workers: int = 0,
         pin: bool = False,
         world: World = ALONE,
+        device: torch.device = _CPU,
     ) -> None:
-        self.dataset, self.size, self.seed = dataset, size, seed
+        self.dataset, self.size, self.seed, self.device = dataset, size, seed, device
         self.share = world.share(size)
-        self.workers, self.pin = workers, pin
         self.steps_per_epoch = len(dataset) // size
         self._clips = list(dict.fromkeys(dataset.clip_ids))
+        self._keys: list[list[Key]] = []
+        """Of the epoch that is being loaded; the loader reads this very list."""
+        self._loader = DataLoader(
+            dataset,
+            batch_sampler=self._keys,
+            num_workers=workers,
+            collate_fn=collate,
+            pin_memory=pin,
+            worker_init_fn=_leave_signals_to_parent,
+            prefetch_factor=2 if workers else None,
+            persistent_workers=workers > 0,
+        )
 
     def epoch(self, epoch: int, skip: int) -> Iterator[Mapping[str, Tensor]]:
         """This process' share of the batches of an epoch after the first `skip`."""
         sampler = EpochSampler(len(self.dataset), self.size, self.seed, epoch, skip)
-        loader = DataLoader(
-            self.dataset,
-            batch_sampler=[keys[self.share] for keys in sampler],
-            num_workers=self.workers,
-            collate_fn=collate,
-            pin_memory=self.pin,
-            worker_init_fn=_leave_signals_to_parent,
-            prefetch_factor=2 if self.workers else None,
-        )
-        return iter(loader)
+        self._keys[:] = [keys[self.share] for keys in sampler]
+        for batch in self._loader:
+            if "pixels" in batch:
+                batch = to_pictures(batch, self.dataset.image_size, self.device)
+            yield batch
 
     def clip_ids(self, video_index: Tensor) -> list[str]:
         """Ids of the clips that a batch names by `video_index`, in its order."""

@@ -36,6 +36,7 @@ def train(
     save_every: int = 200,
     log_every: int = 20,
     micro_batch: int | None = None,
+    recompute: bool = False,
     world: World = ALONE,
     allow_missing: bool = False,
     where: str = "config.json",
@@ -56,6 +57,8 @@ def train(
         log_every: steps between two readings of the losses.
         micro_batch: samples encoded at a time, by each process; None for all of them. Changes
             memory and rounding only.
+        recompute: keep only the blocks' inputs for the backward pass, which computes the blocks
+            again; changes memory and time, and not a bit of the result.
         world: the processes that train together (`processes.joined`), and which this one is.
         allow_missing: leave clips without frames out, listed in the adapter's metadata.
         where: the config's file, for error messages.
@@ -94,8 +97,11 @@ def train(
     target = next(iter(parameters.values())).device
     if world.leads:
         _announce(run, plan, parameters, len(dataset), dataset.excluded, target)
+    run.retriever.recompute = recompute
+    if run.settings.dtype == "bf16":
+        run.retriever.halve_frozen()
     pin = target.type == "cuda"
-    batches = LoaderBatches(dataset, run.settings.batch_size, seed, workers, pin, world)
+    batches = LoaderBatches(dataset, run.settings.batch_size, seed, workers, pin, world, target)
     began = time.monotonic()
     with reproducible(target):
         Trainer(

@@ -1,23 +1,18 @@
-"""What a training tells while it runs: curve, progress line, and how it is asked to stop."""
+"""What a training tells while it runs: its curve and a line of progress."""
 
 from __future__ import annotations
 
 import csv
 import logging
 import resource
-import signal
 import sys
-import threading
 import time
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from discovla.errors import UserError
 from discovla.files import atomic_write
 
 LOG = logging.getLogger(__name__)
@@ -30,24 +25,13 @@ Row = dict[str, float]
 class Curve:
     """Rows of curve.csv: step, lr, loss, its terms, grad_norm, samples_per_second.
 
-    Kept in memory (a row per step is little) and rewritten whole, so that the file is never half a
-    line and never ahead of the state after a restart.
+    Kept in memory (a row per step is little) and in the state, and rewritten whole: the file is
+    never half a line, and what happens to it matters to no training.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows: list[Row] = []
-
-    def resume(self, step: int) -> None:
-        """Take over the rows up to `step` of a file written before."""
-        if step == 0 or not self.path.exists():
-            return
-        with self.path.open(encoding="utf-8", newline="") as handle:
-            try:
-                rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(handle)]
-                self.rows = [row for row in rows if row["step"] <= step]
-            except (TypeError, ValueError, KeyError) as error:
-                raise UserError(f"{self.path}: damaged ({error!r}); remove it") from None
 
     def write(self) -> None:
         """Replace the file by all rows so far."""
@@ -113,36 +97,3 @@ def max_memory(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-class StopRequest:
-    """SIGINT and SIGTERM while the block runs.
-
-    The first sets `requested`, so that the running step is finished and saved; the second ends the
-    program at once. Outside of the main thread signals stay as they are.
-    """
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._before: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> StopRequest:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
-        LOG.warning("%s: finishing the running step, then saving", signal.Signals(number).name)

@@ -1,27 +1,28 @@
 """What a training needs to go on exactly where it was: one safetensors file, replaced atomically.
 
-It holds the trained tensors, the optimiser's tensors and the number of steps done. Random states
-are not among it: order, augmentation and every draw are functions of the seed and the step.
+It holds the trained tensors, the optimiser's tensors, the curve and the number of steps done. No
+random state is among it: order, augmentation and every draw follow from the seed and the step.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from discovla.errors import UserError
-from discovla.files import atomic_path
-from discovla.training.checkpoint import read_tensors
+from discovla.tensors import read_tensors, save_tensors
+from discovla.training.progress import Row
 
 STATE_NAME = "state.safetensors"
 _MODEL = "model"
 _COUNTER = "step"
+_CURVE = "curve"
 
 
 @dataclass(frozen=True)
@@ -43,16 +44,18 @@ def save_state(
     step: int,
     parameters: Mapping[str, nn.Parameter],
     optimiser: torch.optim.Optimizer,
+    rows: Sequence[Row] = (),
 ) -> None:
-    """Write everything that training after `step` steps depends on."""
-    tensors = {}
+    """Write everything that training after `step` steps depends on; `rows` are of the curve."""
+    columns = list(rows[0]) if rows else []
+    curve = [[row[name] for name in columns] for row in rows]
+    tensors = {_CURVE: torch.tensor(curve, dtype=torch.float64)}
     for name, parameter in parameters.items():
         parts = {_MODEL: parameter, **optimiser.state.get(parameter, {})}
         for kind, tensor in parts.items():
             tensors[f"{kind}/{name}"] = tensor.detach().cpu().contiguous()
-    metadata = {**identity.to_dict(), "step": str(step)}
-    with atomic_path(folder / STATE_NAME) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+    metadata = {**identity.to_dict(), "step": str(step), "columns": json.dumps(columns)}
+    save_tensors(folder / STATE_NAME, tensors, metadata)
 
 
 def load_state(
@@ -60,15 +63,15 @@ def load_state(
     identity: Identity,
     parameters: Mapping[str, nn.Parameter],
     optimiser: torch.optim.Optimizer,
-) -> int:
-    """Put back what `save_state` wrote; return the steps done, 0 if there is no state.
+) -> tuple[int, list[Row]]:
+    """Put back what `save_state` wrote; return the steps done and the curve, none if no state.
 
     Raises:
         UserError: the state is damaged, or belongs to another run, seed or data.
     """
     path = folder / STATE_NAME
     if not path.exists():
-        return 0
+        return 0, []
     advice = f"Remove the folder {folder} to start this training anew."
     tensors, metadata = read_tensors(path, advice)
     for key, own in identity.to_dict().items():
@@ -77,6 +80,9 @@ def load_state(
                 f"{path}: interrupted training of {key} {metadata.get(key)}, but this is {key} "
                 f"{own}. Give another --output, or: {advice}"
             )
+    if _CURVE not in tensors:
+        raise UserError(f"{path}: written by an earlier version, without the curve. {advice}")
+    curve, columns = tensors.pop(_CURVE).tolist(), json.loads(metadata["columns"])
     found = {key.partition("/")[2] for key in tensors}
     if found != parameters.keys():
         odd = sorted(found ^ parameters.keys())
@@ -85,7 +91,7 @@ def load_state(
         for key, tensor in tensors.items():
             kind, _, name = key.partition("/")
             _put_back(kind, tensor, parameters[name], optimiser)
-    return int(metadata["step"])
+    return int(metadata["step"]), [dict(zip(columns, row, strict=True)) for row in curve]
 
 
 def _put_back(
@@ -94,8 +100,9 @@ def _put_back(
     if kind == _MODEL:
         parameter.copy_(tensor)
     else:
-        # AdamW keeps its step counter on the CPU, its moments beside the parameter.
-        place = tensor.device if kind == _COUNTER else parameter.device
+        # AdamW keeps its moments beside the parameter, its step counter on the CPU unless fused.
+        counts_here = kind == _COUNTER and not optimiser.defaults.get("fused")
+        place = tensor.device if counts_here else parameter.device
         optimiser.state[parameter][kind] = tensor.to(place)
 
 

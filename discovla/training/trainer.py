@@ -15,21 +15,24 @@ import torch
 from torch import Tensor, nn
 
 from discovla.errors import UserError
+from discovla.interruption import StopRequest
 from discovla.models.retriever import Retriever
 from discovla.settings import RunSettings
 from discovla.training.checkpoint import adapter_metadata, save_adapter, trained_parameters
+from discovla.training.cost import Meter
 from discovla.training.gradients import backward, check_micro_batch
 from discovla.training.optim import Schedule, clip_gradients, optimiser_of, set_learning_rate
 from discovla.training.processes import ALONE, World
-from discovla.training.progress import Curve, Progress, Row, StopRequest
+from discovla.training.progress import Curve, Progress, Row
 from discovla.training.state import Identity, load_state, remove_state, save_state
 
 LOG = logging.getLogger(__name__)
 ADAPTER_NAME = "adapter.safetensors"
+CHECKPOINTS = "checkpoints"
 
 
 class Batches(Protocol):
-    """Training batches on the CPU, whose content depends on (seed, epoch, place) alone."""
+    """Training batches on any device, whose content depends on (seed, epoch, place) alone."""
 
     steps_per_epoch: int
 
@@ -118,6 +121,7 @@ class Trainer:
         self.schedule = Schedule.of(plan.total_steps, settings)
         self.optimiser = optimiser_of(retriever, self.parameters, settings)
         self.curve = Curve(folder / "curve.csv")
+        self._meter = Meter(folder, identity, self.device, world)
         self._names: list[str] = []
         self._pending: list[_Pending] = []
         self._read_at = time.monotonic()
@@ -132,15 +136,17 @@ class Trainer:
         Raises:
             UserError: a loss or gradient that is not finite, the state of another training, or
                 another process that has ended.
-            KeyboardInterrupt: SIGINT or SIGTERM; the state has been saved.
+            KeyboardInterrupt: SIGINT, or (`Terminated`) SIGTERM; the state has been saved.
         """
-        step = load_state(self._state_folder, self.identity, self.parameters, self.optimiser)
+        step, self.curve.rows = load_state(
+            self._state_folder, self.identity, self.parameters, self.optimiser
+        )
         self.world.check_equal(
             "training, length and saved state", f"{self.identity}, {self.plan}, step {step}"
         )
         if step and self.world.leads:
             LOG.info("%s: going on after step %d of %d", self._what, step, self.plan.total_steps)
-        self.curve.resume(step)
+        self._meter.resume(step)
         progress = Progress(
             self._what, step, self.plan.total_steps, self.device, shown=self.world.leads
         )
@@ -203,13 +209,20 @@ class Trainer:
             progress.update(step, self._read_numbers())
         if ends_epoch:
             epoch = f"epoch{step // self.plan.steps_per_epoch}"
-            self._save_adapter(self.folder / "checkpoints" / f"{epoch}.safetensors", step, epoch)
+            self._save_adapter(self.folder / CHECKPOINTS / f"{epoch}.safetensors", step, epoch)
+        if saves:
+            cost = self._meter.write(step)
+            if ends and self.world.leads:
+                LOG.info("%s: %s", self._what, cost)
         if saves and self.world.leads:
             self.curve.write()
-            save_state(self._state_folder, self.identity, step, self.parameters, self.optimiser)
+            save_state(
+                *(self._state_folder, self.identity, step),
+                *(self.parameters, self.optimiser, self.curve.rows),
+            )
         if stops and not ends:
             LOG.warning("%s: stopped after step %d; run it again to go on", self._what, step)
-            raise KeyboardInterrupt
+            stop.obey(stops)
 
     def _read_numbers(self) -> Row:
         """Bring the pending steps' numbers to the curve, with one wait for the device."""

@@ -10,7 +10,8 @@ def test_every_step_is_done_on_a_small_table(capsys: pytest.CaptureFixture[str])
     main(["--clips", "70"])
     said = capsys.readouterr().out
     assert f"{70 * CAPTIONS * FRAMES:,} rows in 64 shards" in said
-    for step in ("merge", "read randomly", "open for training"):
+    for step in ("merge", "read randomly", "open for training", "open again", "compare"):
         assert f"\n{step} " in said
     assert "texts/s" in said
+    assert "6,000 texts compared, all equal" in said
     assert "merged:" in said

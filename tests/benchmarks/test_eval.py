@@ -6,8 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.eval import by_counting, by_sorting, features, in_blocks, released_metric, same
+from benchmarks.eval import (
+    by_counting,
+    by_sorting,
+    features,
+    in_tiles,
+    released_metric,
+    same,
+    write_features,
+)
 from discovla.errors import UserError
+from discovla.retrieval.evaluate import evaluate_features
 
 
 def test_all_ways_agree_and_differences_are_seen() -> None:
@@ -15,9 +24,9 @@ def test_all_ways_agree_and_differences_are_seen() -> None:
     scores = text @ video.T
     sorted_, counted = by_sorting(scores), by_counting(scores)
     same(sorted_, counted)
-    t2v, v2t = in_blocks(text, video)
-    assert t2v == counted
-    same(v2t, by_sorting(scores.T))
+    streamed = in_tiles(text, video)
+    assert streamed["t2v"] == counted
+    same(streamed["v2t"], by_sorting(scores.T))
     assert 0 < counted["R@1"] < 100
     with pytest.raises(SystemExit, match="R@1"):
         same(sorted_, {"R@1": counted["R@1"] + 1})
@@ -26,3 +35,11 @@ def test_all_ways_agree_and_differences_are_seen() -> None:
 def test_a_folder_without_the_released_code_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"metrics\.py"):
         released_metric(tmp_path)
+
+
+def test_the_file_of_the_large_set_is_one_that_the_product_reads(tmp_path: Path) -> None:
+    path = tmp_path / "features.safetensors"
+    write_features(str(path), 300)
+    text, video = features(300)
+    found = evaluate_features(path)
+    assert {d: found[d] for d in ("t2v", "v2t")} == in_tiles(text, video)

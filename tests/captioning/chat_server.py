@@ -30,6 +30,9 @@ class Handler(BaseHTTPRequestHandler):
     server: ChatServer
 
     def do_GET(self) -> None:
+        if self.server.models is None:
+            self.say(500, b"Internal Server Error")
+            return
         models = [{"id": name} for name in self.server.models]
         self.say(200, {"object": "list", "data": models} if self.path == "/v1/models" else {})
 
@@ -97,7 +100,7 @@ class ChatServer(ThreadingHTTPServer):
     def __init__(self, speak: Callable[[np.ndarray, str, bool], str], seconds: float = 0) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.speak, self.seconds = speak, seconds
-        self.models = [MODEL]
+        self.models: list[str] | None = [MODEL]
         self.lock = threading.Lock()
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str | None] = []

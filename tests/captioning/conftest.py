@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from discovla.captioning.engine import Caption
+from discovla.captioning.engine import LONGER, Caption
 from discovla.data.annotations.base import Clip, to_table, write_annotations
 from discovla.data.frame_file import record_batch, shard_file
 from discovla.data.shards import shard_of
@@ -126,24 +126,44 @@ def noise(seed: int, height: int, width: int) -> np.ndarray:
 class FakeCaptioner:
     """Answers from a function of (mean of the image, prompt), and a record of every question."""
 
-    def __init__(self, say: Callable[[np.ndarray, str, bool], str], stop_after: int = -1) -> None:
-        self.say, self.stop_after = say, stop_after
+    def __init__(
+        self,
+        say: Callable[[np.ndarray, str, bool], str],
+        stop_after: int = -1,
+        longest: int | None = None,
+    ) -> None:
+        self.say, self.stop_after, self.longest = say, stop_after, longest
         self.asked: list[tuple[float, str, bool]] = []
+        self.asked_longer: list[tuple[float, str]] = []
 
     def describe(self) -> dict[str, Any]:
         return {"engine": "fake", "model": "fake", "revision": None, "dtype": "fp32", "seed": None}
 
     def caption(
-        self, images: Sequence[np.ndarray], prompts: Sequence[str], *, second_try: bool = False
+        self,
+        images: Sequence[np.ndarray],
+        prompts: Sequence[str],
+        *,
+        second_try: bool = False,
+        longer: bool = False,
     ) -> list[Caption]:
         if self.stop_after == 0:
             raise KeyboardInterrupt
         self.stop_after -= 1
-        self.asked += [
-            (float(i.mean()), p, second_try) for i, p in zip(images, prompts, strict=True)
-        ]
+        means = [float(image.mean()) for image in images]
+        self.asked += [(mean, p, second_try) for mean, p in zip(means, prompts, strict=True)]
+        if longer:
+            self.asked_longer += list(zip(means, prompts, strict=True))
         texts = [self.say(i, p, second_try) for i, p in zip(images, prompts, strict=True)]
-        return [Caption(text, len(text.split()), "stop") for text in texts]
+        limit = self.longest and self.longest * (LONGER if longer else 1)
+        return [_cut(text, limit) for text in texts]
+
+
+def _cut(text: str, limit: int | None) -> Caption:
+    words = text.split()
+    if limit is None or len(words) <= limit:
+        return Caption(text, len(words), "stop")
+    return Caption(" ".join(words[:limit]), limit, "length")
 
 
 def echo(image: np.ndarray, prompt: str, second_try: bool) -> str:

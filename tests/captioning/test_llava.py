@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from discovla.captioning.engine import Caption, fault_of
+from discovla.captioning.fingerprint import folder_fingerprint
 from discovla.captioning.prompt import guided_prompt, unguided_prompt
 from discovla.errors import UserError
 from tests.captioning.conftest import noise
@@ -33,14 +34,14 @@ def captioner(llava_folder):
     return made
 
 
-def one_by_one(captioner, image: np.ndarray, prompt: str) -> Caption:
+def one_by_one(captioner, image: np.ndarray, prompt: str, longest: int = NEW_TOKENS) -> Caption:
     """The plain path of transformers' documentation: processor, then generate, alone in a batch."""
     content = [{"type": "image"}, {"type": "text", "text": prompt}]
     text = captioner.processor.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True
     )
     inputs = captioner.processor(images=[image], text=[text], return_tensors="pt")
-    output = captioner.model.generate(**inputs, do_sample=False, max_new_tokens=NEW_TOKENS)
+    output = captioner.model.generate(**inputs, do_sample=False, max_new_tokens=longest)
     answer = output[0, inputs["input_ids"].shape[1] :].tolist()
     stop = next((n for n, token in enumerate(answer) if token in captioner._ends), None)
     words = captioner.tokenizer.decode(answer[:stop], skip_special_tokens=True)
@@ -59,6 +60,15 @@ def test_batches_say_what_one_by_one_says(captioner) -> None:
     assert len({answer.text for answer in got}) > len(questions) / 2
     assert {answer.finish_reason for answer in got} == {"stop", "length"}
     assert len({len(row) for row in captioner._tokens(dict(questions).values()).values()}) > 2
+
+
+def test_longer_answers_say_what_one_by_one_says(captioner) -> None:
+    questions = [(image, guided_prompt(c)) for image in IMAGES for c in CAPTIONS]
+    got = captioner.caption([i for i, _ in questions], [p for _, p in questions], longer=True)
+    assert got == [one_by_one(captioner, i, p, 2 * NEW_TOKENS) for i, p in questions]
+    assert {answer.n_tokens for answer in got if answer.finish_reason == "length"} == {
+        2 * NEW_TOKENS
+    }
 
 
 def test_an_image_is_encoded_once(captioner, monkeypatch) -> None:
@@ -122,6 +132,7 @@ def test_bf16_runs(llava_folder) -> None:
         "decoding": "greedy",
         "max_new_tokens": 3,
         "seed": None,
+        "weights": folder_fingerprint(str(llava_folder)),
     }
 
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.caption_case import GRIDS, case_of
+from discovla.captioning import table
 from discovla.captioning.llava import LlavaNextCaptioner, Sampling
 from discovla.captioning.llava.attention import attention, merge, plain_attention
 from discovla.captioning.llava.decoding import Chooser
@@ -17,8 +18,9 @@ from discovla.captioning.llava.generation import Generator
 from discovla.captioning.llava.images import Images
 from discovla.captioning.llava.memory import Limits, Sizes, limits_of
 from discovla.captioning.prompt import guided_prompt
+from discovla.captioning.run import caption_shard
 from discovla.errors import UserError
-from tests.captioning.conftest import noise
+from tests.captioning.conftest import CAPTIONS_ID, noise
 
 IMAGES = [noise(i, *shape) for i, shape in enumerate([(24, 40), (32, 32), (48, 20)])]
 PROMPTS = [guided_prompt(c) for c in ("a red ring", "green disc jumps", "and then a large cross")]
@@ -189,6 +191,27 @@ def test_a_window_that_is_too_short(llava_folder) -> None:
         captioner.caption([IMAGES[0]], [PROMPTS[0]])
 
 
+def test_a_longer_answer_keeps_to_the_window(llava_folder) -> None:
+    captioner = made(llava_folder)
+
+    def longer(window: int | None) -> int | None:
+        captioner._generator.window = window
+        return captioner.caption([IMAGES[0]], [PROMPTS[0]], longer=True)[0].n_tokens
+
+    assert longer(None) == longer(1000) == 14
+    need = next(window for window in range(1, 999) if _fits(captioner, window))
+    assert longer(need + 2) == 7 + 2  # two more tokens than the usual answer needs
+
+
+def _fits(captioner: LlavaNextCaptioner, window: int) -> bool:
+    captioner._generator.window = window
+    try:
+        captioner.caption([IMAGES[0]], [PROMPTS[0]])
+    except UserError:
+        return False
+    return True
+
+
 def test_no_such_grid(llava_folder) -> None:
     with pytest.raises(UserError, match="allowed: processor, single"):
         made(llava_folder, grid="double")
@@ -228,6 +251,59 @@ def test_too_little_memory_for_anything(llava_folder, monkeypatch) -> None:
     monkeypatch.setattr(Images, "encode", encode)
     with pytest.raises(UserError, match="too small for a single prompt"):
         captioner.caption(*questions())
+
+
+@pytest.mark.parametrize("every", [4, 7, 13])
+def test_a_shard_survives_a_memory_that_fails_again_and_again(
+    llava_folder, world, monkeypatch, every: int
+) -> None:
+    """Reading prefixes, tails, single steps: whatever fails is done again, smaller."""
+    calls = 0
+    inner = Generator._forward
+
+    def forward(self, embeddings, *others):
+        nonlocal calls
+        calls += 1
+        # As on a card: small work fits, large work fails now and then.
+        if embeddings.shape[:2].numel() > 2 and calls % every == 0 and calls < 40:
+            raise torch.OutOfMemoryError("made up")
+        return inner(self, embeddings, *others)
+
+    def caption(name: str) -> bytes:
+        path = world.folder / name
+        inputs = (world.shard(), world.annotations, "guided", made(llava_folder), path)
+        caption_shard(*inputs, captions_id=CAPTIONS_ID)
+        return path.read_bytes()
+
+    undisturbed = caption("undisturbed.parquet")
+    monkeypatch.setattr(Generator, "_forward", forward)
+    assert caption("disturbed.parquet") == undisturbed
+    assert calls > 40
+
+
+def test_finished_parts_outlive_a_memory_that_is_too_small(
+    llava_folder, world, monkeypatch
+) -> None:
+    path = world.folder / "out.parquet"
+    inputs = (world.shard(), world.annotations, "guided")
+    captioner, calls = made(llava_folder), 0
+    inner = Images.encode
+
+    def encode(self, images):
+        nonlocal calls
+        calls += len(images)
+        if calls > 9:
+            raise torch.OutOfMemoryError("made up")
+        return inner(self, images)
+
+    monkeypatch.setattr(Images, "encode", encode)
+    with pytest.raises(UserError, match="finished work is kept"):
+        caption_shard(*inputs, captioner, path, captions_id=CAPTIONS_ID, part_size=1)
+    monkeypatch.undo()
+    kept = list((world.folder / "out.parquet.parts").glob("*.parquet"))
+    assert len(kept) == 1
+    caption_shard(*inputs, captioner, path, captions_id=CAPTIONS_ID, part_size=1)
+    assert len(table.read(path)) == 18
 
 
 MISTRAL_7B = SimpleNamespace(

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
 from collections import Counter
 from typing import Any
 
@@ -14,6 +16,7 @@ from discovla.captioning.released import released_shard
 from discovla.captioning.run import caption_shard
 from discovla.data.tables import METADATA_KEY
 from discovla.errors import UserError
+from discovla.interruption import Terminated
 from tests.captioning.conftest import CAPTIONS_ID, FRAMES_ID, FakeCaptioner, echo
 
 
@@ -67,7 +70,7 @@ def test_rows_are_the_naive_ones(world, kind) -> None:
         "excluded": ["broken"],
         "absent": [],
     }
-    assert table.read_metadata(world.folder / "out.parquet") == {"schema": 1, **metadata}
+    assert table.read_metadata(world.folder / "out.parquet") == {"schema": 2, **metadata}
 
 
 def test_each_question_is_asked_once(world) -> None:
@@ -114,6 +117,23 @@ def test_resume_after_a_kill(world, stop_after) -> None:
     assert resumed.read_bytes() == whole.read_bytes()
     assert killed.asked + again.asked == undisturbed.asked
     assert not list(world.folder.glob("*.parts"))
+
+
+def test_sigterm_lets_the_running_part_be_finished(world) -> None:
+    class Disturbed(FakeCaptioner):
+        def caption(self, images, prompts, *, second_try=False):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return super().caption(images, prompts, second_try=second_try)
+
+    with pytest.raises(Terminated):
+        run(world, Disturbed(echo), part_size=1)
+    assert len(list(world.folder.glob("*.parts/*.parquet"))) == 1
+    undisturbed, again = FakeCaptioner(echo), FakeCaptioner(echo)
+    run(world, undisturbed, "whole.parquet", part_size=1)
+    run(world, again, part_size=1)
+    whole, resumed = (world.folder / name for name in ("whole.parquet", "out.parquet"))
+    assert resumed.read_bytes() == whole.read_bytes()
+    assert 0 < len(again.asked) < len(undisturbed.asked)
 
 
 def test_parts_of_other_work_are_not_taken_over(world) -> None:
@@ -165,6 +185,77 @@ def test_empty_stays_empty_and_is_kept(world) -> None:
     run(world, FakeCaptioner(lambda *_: ""))
     assert {(row["pseudo_caption"], row["status"]) for row in rows(world)} == {("", "empty")}
     assert len(rows(world)) == 6 * 3
+
+
+WORDS = (  # noqa: SIM905
+    "dog cat man car red sky tree ball road bird fish book door moon ship snow rain fire king ring "
+    "star lake rock sand leaf lamp desk hat shoe coat hand foot nose ear eye arm leg toe rug mud "
+    "fog ice oil tin wax jam pie egg nut fig pea oat rye hen pig cow ant gold wood milk cake salt"
+).split()
+
+
+def words(count: int) -> str:
+    """As many words, of one token each, that repeat nothing."""
+    return " ".join(WORDS[:count])
+
+
+def test_unfinished_answers_are_asked_for_once_more_with_more_room(world, caplog) -> None:
+    said = {
+        "a red ring moves": words(12),  # ends in time
+        "a red ring and a blue disc": words(25),  # cut off at 20, whole at 40
+        "a green cross jumps": words(64),  # cut off at 40 too, but CLIP reads no more than 30
+        "a small disc": "",  # another fault, which may not be asked about a third time
+    }
+
+    def say(image, prompt: str, second_try: bool) -> str:
+        caption = next((c for c in said if f"describes {c}." in prompt), "")
+        return words(50) if second_try else said.get(caption, "fine")
+
+    captioner = FakeCaptioner(say, longest=20)
+    run(world, captioner)
+    found = {row["video_caption"]: row for row in rows(world)}
+    told = {
+        caption: (len(row["pseudo_caption"].split()), row["finish_reason"], row["status"])
+        for caption, row in found.items()
+        if caption in said
+    }
+    assert told == {
+        "a red ring moves": (12, "stop", "ok"),
+        "a red ring and a blue disc": (25, "stop", "retried"),
+        "a green cross jumps": (40, "length", "retried"),
+        "a small disc": (20, "length", "unfinished"),
+    }
+    assert "unfinished after two tries" in caplog.text
+    again = [question for question, times in Counter(captioner.asked).items() if times > 1]
+    assert sorted({prompt for _, prompt, _ in again}) == sorted(
+        prompt_text("guided", c) for c in ("a red ring and a blue disc", "a green cross jumps")
+    )
+    assert max(Counter(captioner.asked_longer).values()) == 1
+
+
+def test_a_cut_off_answer_that_clip_reads_whole_is_not_asked_again(world) -> None:
+    captioner = FakeCaptioner(lambda *_: words(64), longest=30)
+    run(world, captioner)
+    assert captioner.asked_longer == []
+    assert {(row["finish_reason"], row["status"]) for row in rows(world)} == {("length", "ok")}
+
+
+def test_what_stays_unfinished_is_kept_and_listed(world) -> None:
+    captioner = FakeCaptioner(lambda *_: words(64), longest=8)
+    run(world, captioner)
+    merged = world.folder / "merged.parquet"
+    metadata = table.merge([world.folder / "out.parquet"], world.annotations, CAPTIONS_ID, merged)
+    assert metadata["counts"] == {"rows": 18, "unfinished": 18, "cut_off": 18}
+    assert len(metadata["remaining"]["unfinished"]) == 18
+    assert {len(row["pseudo_caption"].split()) for row in rows(world)} == {16}
+
+
+def test_a_loop_behind_the_cut_is_not_taken(world) -> None:
+    loop = words(10) + " so so so so so"
+    run(world, FakeCaptioner(lambda *_: loop, longest=10))
+    assert {(row["pseudo_caption"], row["status"]) for row in rows(world)} == {
+        (words(10), "unfinished")
+    }
 
 
 def test_shard_without_training_clips(world) -> None:
@@ -244,4 +335,4 @@ def test_released_files_that_do_not_fit(world, content, message) -> None:
 def test_metadata_is_plain_json(world) -> None:
     run(world, FakeCaptioner(echo))
     stored = pq.read_schema(world.folder / "out.parquet").metadata[METADATA_KEY]
-    assert json.loads(stored)["schema"] == 1
+    assert json.loads(stored)["schema"] == 2

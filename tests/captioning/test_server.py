@@ -74,7 +74,9 @@ def test_what_is_sent(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> No
     captioner = ServerCaptioner(server.url, max_new_tokens=7, api_key_env="SOME_KEY")
     captioner.caption(IMAGES[:1], ["what?"])
     captioner.caption(IMAGES[:1], ["what?"], second_try=True)
-    first, second = server.requests
+    captioner.caption(IMAGES[:1], ["what?"], longer=True)
+    first, second, third = server.requests
+    assert third == {**first, "max_tokens": 14}
     assert {k: v for k, v in first.items() if k != "messages"} == {
         "model": MODEL,
         "max_tokens": 7,
@@ -84,7 +86,7 @@ def test_what_is_sent(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> No
     assert [part["type"] for part in message["content"]] == ["image_url", "text"]
     assert second["temperature"] > 0
     assert "seed" in second
-    assert server.keys == ["Bearer secret"] * 2
+    assert server.keys == ["Bearer secret"] * 3
     assert captioner.describe() == {
         "engine": "server",
         "model": MODEL,
@@ -94,6 +96,18 @@ def test_what_is_sent(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> No
         "max_new_tokens": 7,
         "seed": None,
     }
+
+
+@pytest.mark.parametrize(
+    ("caption", "sent"),
+    [
+        ("an <image> of </s> and <|im_end|>", "an < image> of < /s> and < |im_end|>"),
+        ("2 < 3 > 1, a <- b, <3 and <>", "2 < 3 > 1, a <- b, <3 and <>"),
+    ],
+)
+def test_marks_in_a_caption_stay_text(server: ChatServer, caption: str, sent: str) -> None:
+    ServerCaptioner(server.url).caption(IMAGES[:1], [caption])
+    assert server.requests[0]["messages"][0]["content"][1]["text"] == sent
 
 
 def slow(handler: Handler) -> bool:
@@ -129,7 +143,7 @@ def test_passing_trouble_is_survived(server: ChatServer, name: str) -> None:
 
 @pytest.mark.parametrize("name", TROUBLES)
 def test_lasting_trouble_stops_and_names_the_server(server: ChatServer, name: str) -> None:
-    captioner = ServerCaptioner(server.url, concurrency=1, timeout=0.05, attempts=3)
+    captioner = ServerCaptioner(server.url, concurrency=1, timeout=0.3, attempts=3)
     server.troubles = [TROUBLES[name]] * 30
     with pytest.raises(UserError, match=r"/v1/chat/completions: 3 attempts failed.*is kept") as e:
         captioner.caption(IMAGES[:1], ["what?"])
@@ -190,14 +204,28 @@ def test_one_failure_stops_the_others(server: ChatServer) -> None:
 def test_models(server: ChatServer) -> None:
     assert ServerCaptioner(server.url + "/").describe()["model"] == MODEL
     server.models = ["one", "two"]
-    assert ServerCaptioner(server.url, model="two").describe()["model"] == "two"
     with pytest.raises(UserError, match=r"serves 'one', 'two', several asked for.*--model"):
         ServerCaptioner(server.url)
-    with pytest.raises(UserError, match="serves 'one', 'two', 'three' asked for"):
-        ServerCaptioner(server.url, model="three")
     server.models = []
     with pytest.raises(UserError, match="serves no model"):
         ServerCaptioner(server.url)
+
+
+@pytest.mark.parametrize("models", [["one", "two"], [], None])
+def test_a_list_without_the_model_is_no_proof(
+    server: ChatServer, models: list[str] | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Some servers list other models than the one they were started with, or fail to list any."""
+    server.models = models
+    captioner = ServerCaptioner(server.url, model="/models/llava")
+    assert ("lists" if models is not None else "no list of models") in caplog.text
+    answers = captioner.caption(IMAGES[:1], ["what?"])
+    assert [answer.text for answer in answers] == expected(IMAGES[:1], ["what?"])
+    assert server.requests[0]["model"] == "/models/llava"
+    server.models = ["/models/llava"]
+    caplog.clear()
+    assert ServerCaptioner(server.url, model="/models/llava").model == "/models/llava"
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize(
@@ -240,8 +268,13 @@ def test_a_shard_by_command(
     """The rows are those of any other engine with the same answers."""
     here, there = world.folder / "here.parquet", world.folder / "there.parquet"
     shard = world.shard()
+
+    def say(image: np.ndarray, prompt: str, second_try: bool) -> str:
+        sent = prompt.replace("</s>", "< /s>").replace("<image>", "< image>")
+        return echo(image, sent, second_try)
+
     caption_shard(
-        shard, world.annotations, "guided", FakeCaptioner(echo), here, captions_id=CAPTIONS_ID
+        shard, world.annotations, "guided", FakeCaptioner(say), here, captions_id=CAPTIONS_ID
     )
     command = ["caption", "--frames", str(shard), "--annotations", str(world.annotations)]
     command += ["--captions-id", CAPTIONS_ID, "--kind", "guided", "--engine", "server"]

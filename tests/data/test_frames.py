@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import hashlib
 import pickle
 import shutil
@@ -213,17 +212,6 @@ def test_another_number_of_shards(
     (tmp_path / "3-of-3.arrow").unlink()
     with pytest.raises(UserError, match=r"no division is complete, of \[2, 3\]: 1 of 2 shards are"):
         FrameStore(tmp_path)
-
-
-def test_leftovers_of_killed_processes_are_removed(world: World, tmp_path: Path) -> None:
-    killed, living = (tmp_path / f".1-of-1.{name}.arrow" for name in ("killed", "living"))
-    other = tmp_path / ".1-of-11.killed.arrow"
-    for path in (killed, living, other):
-        path.write_bytes(b"half a shard")
-    with living.open("rb") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        make(world, tmp_path, 1)
-    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "1-of-1.arrow", living, other])
 
 
 def test_bad_packets_are_counted(

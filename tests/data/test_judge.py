@@ -13,7 +13,9 @@ import pytest
 
 from discovla.cli import main
 from discovla.data import judge as judging
-from discovla.data.judge import compare, judge, own_pixels, require_ffmpeg
+from discovla.data.decode import evidence
+from discovla.data.decode.evidence import own_pixels
+from discovla.data.judge import compare, judge, require_ffmpeg
 from discovla.data.worker import DecodeWorker
 from discovla.errors import UserError
 from tests.data.videos import write_video
@@ -133,9 +135,9 @@ def test_a_changed_pixel_is_wrong(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ffmpeg: str
 ) -> None:
     path = str(write_video(tmp_path / "v.mp4", n_frames=20))
-    here = SimpleNamespace(evidence=judging.collect, timeout=60)
+    here = SimpleNamespace(evidence=evidence.collect, timeout=60)
     assert judge(path, "auto", here).wrong == 0  # type: ignore[arg-type]
-    take = judging.take
+    take = evidence.take
 
     def lies(wish, reader):  # type: ignore[no-untyped-def]
         def keep(image: np.ndarray) -> str:
@@ -145,7 +147,7 @@ def test_a_changed_pixel_is_wrong(
 
         return take(dataclasses.replace(wish, keep=keep), reader)
 
-    monkeypatch.setattr(judging, "take", lies)
+    monkeypatch.setattr(evidence, "take", lies)
     assert judge(path, "auto", here).wrong == 20  # type: ignore[arg-type]
 
 

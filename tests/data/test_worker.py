@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +46,16 @@ def test_worker_gives_the_same_as_the_function(video: Path, worker: DecodeWorker
     assert np.array_equal(read_frames(str(video), sampling="uniform", frames=5).frames, here.frames)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_to_all_processes_of_a_job_are_for_the_parent(
+    video: Path, number: signal.Signals
+) -> None:
+    with DecodeWorker(30) as worker:
+        worker.probe(str(video))
+        os.kill(worker._process.pid, number)
+        assert worker.probe(str(video)).n_frames == 32  # and no clip is written off as broken
+
+
 def test_hang_is_killed_and_the_next_file_is_read(tmp_path: Path, video: Path) -> None:
     pipe = tmp_path / "hangs.mp4"
     os.mkfifo(pipe)  # opening it blocks for ever
@@ -68,6 +80,35 @@ def test_crash_is_reported_and_the_next_file_is_read(tmp_path: Path, video: Path
             worker.probe(str(pipe))
         killer.wait()
         assert worker.probe(str(video)).width == 64
+
+
+def test_a_child_that_somebody_killed_costs_no_file(tmp_path: Path, video: Path) -> None:
+    """By hand, or by a system short of memory: that says nothing about the file, once."""
+    path, copy = tmp_path / "late.mp4", tmp_path / "copy.mp4"
+    os.mkfifo(path)
+    shutil.copy(video, copy)
+    with DecodeWorker(30) as worker:
+        worker.probe(str(video))
+        assert worker._process is not None
+        script = f"sleep 0.3; mv {copy} {path}; kill -KILL {worker._process.pid}"
+        killer = subprocess.Popen(["sh", "-c", script])
+        assert worker.probe(str(path)).width == 64
+        killer.wait()
+        hangs = tmp_path / "hangs.mp4"
+        os.mkfifo(hangs)
+        stop = threading.Event()
+
+        def kill_again() -> None:
+            while not stop.wait(0.3):
+                if worker._process is not None:
+                    worker._process.kill()
+
+        thread = threading.Thread(target=kill_again)
+        thread.start()
+        with pytest.raises(DecodeError, match=f"crashed .exit code {-signal.SIGKILL}"):
+            worker.probe(str(hangs))
+        stop.set()
+        thread.join()
 
 
 def test_worker_imports_neither_torch_nor_pandas() -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import tempfile
 
 import av
 import numpy as np
@@ -213,6 +217,34 @@ def test_writing_twice_gives_equal_bytes_and_replaces_the_old_world(tmp_path) ->
     second = {p.name: p.read_bytes() for p in (tmp_path / "demo").rglob("*") if p.is_file()}
     assert first == second
     assert [p.name for p in tmp_path.iterdir()] == ["demo"]
+
+
+def test_bytes_do_not_depend_on_what_memory_held_before() -> None:
+    # glibc fills fresh memory with a value of our choice; elsewhere the variable means nothing.
+    code = (
+        "import hashlib, pathlib, sys, tempfile\n"
+        "from discovla.demo.world import draw_clip, encode_video\n"
+        "path = pathlib.Path(tempfile.mkdtemp(dir=sys.argv[1]), 'v.mp4')\n"
+        "for number in (7, 10, 11):\n"
+        "    encode_video(path, draw_clip('train', number).frames())\n"
+        "    print(hashlib.sha256(path.read_bytes()).hexdigest())\n"
+    )
+
+    def digests(fill: int) -> list[str]:
+        with tempfile.TemporaryDirectory() as folder:
+            found = subprocess.run(
+                [sys.executable, "-c", code, folder],
+                env={**os.environ, "MALLOC_PERTURB_": str(fill)},
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+        return found.stdout.split()
+
+    first = digests(0)
+    assert len(set(first)) == 3
+    assert digests(85) == first
+    assert digests(170) == first
 
 
 def test_foreign_files_are_not_deleted(tmp_path) -> None:

@@ -59,7 +59,7 @@ def test_lead_tokens_alone_give_the_same(name: str, monkeypatch: pytest.MonkeyPa
     widths: list[int] = []
     for tower in (model.clip.visual, model.clip):
         hook = _note_tokens(widths)
-        tower.transformer.resblocks[-1].mlp.c_fc.register_forward_hook(hook)
+        tower.transformer.resblocks[-1].ln_2.register_forward_hook(hook)
     found = results(model, batch)
     assert set(widths) == {1}
     monkeypatch.setattr(encoder, "lead_suffices", lambda method: False)

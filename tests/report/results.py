@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from safetensors.numpy import save_file
+import torch
 
 from discovla.captioning import table as caption_table
 from discovla.captioning.run import caption_shard
@@ -23,6 +23,8 @@ from discovla.report.figures import build_figure, write_figure
 from discovla.report.rank_changes import build_rank_changes, write_rank_changes
 from discovla.report.tables import build_table, write_table
 from discovla.retrieval.evaluate import evaluate_features
+from discovla.retrieval.rows import write_rows
+from discovla.tensors import save_tensors
 from tests.captioning.conftest import FakeCaptioner
 from tests.data.checks.world import clip as entry
 from tests.data.checks.world import dataset as write_dataset
@@ -168,16 +170,16 @@ def write_features(path: Path, run_id: str, seed: int, **changes: str) -> None:
     video, text = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (video, text))
     tensors = {"text": text.astype(np.float32), "video": video.astype(np.float32)}
     tensors |= {"truth": np.arange(CLIPS), "logit_scale": np.array(100.0, np.float32)}
-    metadata = {"schema": "1", "run_id": run_id, "dataset": DATASET, "seed": str(seed)}
+    metadata = {"run_id": run_id, "dataset": DATASET, "seed": str(seed)}
     metadata |= {"split": "test", "data_id": "a" * 10, "selection": "last", "step": "9"}
     metadata |= {"parameters": "491520", "dtype": "fp32", **changes}
-    save_file(tensors, path, metadata)
+    save_tensors(path, {n: torch.from_numpy(t) for n, t in tensors.items()}, metadata)
     ids = {
         "text": [f"test{n}#0" for n in range(CLIPS)],
         "video": [f"test{n}" for n in range(CLIPS)],
     }
     sides = [pd.DataFrame({"kind": k, "row": range(CLIPS), "id": v}) for k, v in ids.items()]
-    pd.concat(sides).to_parquet(path.with_suffix(".parquet"), index=False)
+    write_rows(path, pd.concat(sides), metadata)
 
 
 def _curve(path: Path) -> None:

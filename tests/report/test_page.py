@@ -189,7 +189,7 @@ DAMAGE = {
     "runs/{lora}/seed0/curve.csv": ("step,lr\n", "curve.csv: not a training curve"),
     "runs/{lora}/seed0/metrics.none.json": ("{", "metrics.none.json: not valid JSON"),
     "runs/{lora}/seed0/cost.json": ("{", "cost.json: not valid JSON"),
-    "runs/{discovla}/seed0/features.test.safetensors": ("x", "not a readable safetensors"),
+    "runs/{discovla}/seed0/features.test.safetensors": ("x", "features.test.safetensors: damaged"),
     "captions/{captions}.parquet": ("PAR1", "{captions}.parquet: "),
     "benchmarks/train/a.tsv": ("", "a.tsv: not a benchmark file"),
 }

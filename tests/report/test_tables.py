@@ -172,6 +172,18 @@ def test_clips_left_out_are_said(experiments: Experiments, results: Path) -> Non
     assert len(note) > 50  # the row's own footnote stays
 
 
+def test_a_checkpoint_chosen_on_test_says_so(experiments: Experiments, tmp_path: Path) -> None:
+    for row in experiments.rows("demo", "selection"):
+        for seed, path in enumerate(metrics_files(experiments, row, tmp_path)):
+            found = metrics(row.run.run_id, seed, selection={"rule": row.selection, "step": 9})
+            write_json(path, found)
+    table = build_table(experiments, "demo", "selection", tmp_path)
+    frame = table.frame.set_index("row")
+    assert frame["selection"].tolist() == ["last", "val_best", "test_best"]
+    assert frame["footnote"].notna().tolist() == [False, False, True]
+    assert "DiscoVLA, best on test: Checkpoint chosen on the test set itself" in to_markdown(table)
+
+
 def test_labels_are_text_in_every_form(experiments: Experiments, results: Path) -> None:
     table = build_table(experiments, "msrvtt", "table5", results)
     table.frame.loc[0, "label"] = 'a|b <i>"&_%'

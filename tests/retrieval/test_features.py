@@ -20,6 +20,8 @@ from discovla.errors import UserError
 from discovla.files import content_hash
 from discovla.retrieval.evaluate import evaluate_features
 from discovla.retrieval.features import extract_features
+from discovla.retrieval.rows import read_rows
+from discovla.retrieval.stored import read_features
 from discovla.training.checkpoint import load_trained
 from discovla.training.loop import train
 from tests.training import world as worlds
@@ -86,15 +88,18 @@ def test_features_truth_and_ids(world: World, adapter: Path, tmp_path: Path) -> 
     assert found["logit_scale"].item() == pytest.approx(1 / 0.07, rel=1e-4)
     assert ids_of(output, "video") == TEST
     assert ids_of(output, "text") == [*(f"{clip}#0" for clip in TEST), f"{TEST[-1]}#1"]
-    with safe_open(output, "pt") as file:
-        assert file.metadata() == metadata
+    assert read_features(output).metadata == metadata
+    assert read_rows(read_features(output))["id"].tolist() == [
+        *ids_of(output, "text"),
+        *ids_of(output, "video"),
+    ]
     data_id = read_metadata(world.annotations)["data_id"]
     trained = sum(t.numel() for t in load_file(adapter).values())
     assert (
         metadata | {"reader": "pyav", "stored": "raw"}
         == metadata
         == {
-            **{"schema": "1", "run_id": worlds.RUN_ID, "dataset": "tiny", "seed": "1"},
+            **{"schema": "2", "run_id": worlds.RUN_ID, "dataset": "tiny", "seed": "1"},
             **{"split": "test", "annotations_id": data_id, "data_id": data_id, "excluded": "[]"},
             **{"dtype": "fp32", "parameters": str(trained), "reader": "pyav", "stored": "raw"},
             **{"step": "10", "selection": "last"},

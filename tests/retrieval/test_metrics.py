@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from safetensors.numpy import load_file
 
 from discovla.errors import UserError
+from discovla.retrieval.counting import standing
 from discovla.retrieval.metrics import (
     DIRECTIONS,
     TIES,
@@ -23,7 +24,6 @@ from discovla.retrieval.metrics import (
     check_scores,
     check_truth,
     ranks,
-    standing,
     summarise,
 )
 
@@ -72,14 +72,6 @@ def test_ranks_follow_the_definition(case: tuple[Array, Array], direction: Any, 
     assert sorted(ranks(found, ties)) == sorted(naive_ranks(*case, direction, ties))
     if ties != "popular":
         assert list(ranks(found, ties)) == naive_ranks(*case, direction, ties)
-
-
-@unhurried
-@given(matrices(), st.sampled_from(DIRECTIONS), st.integers(1, 13))
-def test_block_size_changes_nothing(case: tuple[Array, Array], direction: Any, block: int) -> None:
-    whole, parts = standing(*case, direction), standing(*case, direction, block)
-    np.testing.assert_array_equal(whole.above, parts.above)
-    np.testing.assert_array_equal(whole.equal, parts.equal)
 
 
 @unhurried

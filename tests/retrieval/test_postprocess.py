@@ -14,14 +14,10 @@ from hypothesis import assume, given, settings
 from scipy.special import logsumexp, softmax
 
 from discovla.errors import UserError
-from discovla.retrieval.metrics import Array, standing
-from discovla.retrieval.postprocess import (
-    bank_statistics,
-    dsl,
-    feature_blocks,
-    matrix_blocks,
-    qbnorm,
-)
+from discovla.retrieval.counting import standing
+from discovla.retrieval.metrics import Array
+from discovla.retrieval.postprocess import bank_statistics, feature_blocks, matrix_blocks
+from tests.retrieval.whole import dsl, qbnorm
 
 CASES = (1, 2)
 unhurried = settings(deadline=None)  # other work may share the machine
@@ -199,7 +195,7 @@ def test_features_of_a_bank_are_the_bank() -> None:
     bank, gallery = generator.normal(size=(50, 8)), generator.normal(size=(7, 8))
     streamed = bank_statistics(feature_blocks(bank, gallery, block=9), 7, 2.0, k=2)
     whole = bank_statistics([bank @ gallery.T], 7, 2.0, k=2)
-    np.testing.assert_allclose(streamed.log_mass, whole.log_mass, rtol=1e-12)
+    np.testing.assert_allclose(streamed.penalty, whole.penalty, rtol=1e-12)
     np.testing.assert_array_equal(streamed.hits, whole.hits)
     assert streamed.queries == whole.queries == 50
 
@@ -234,7 +230,7 @@ def test_arguments_are_not_changed() -> None:
         (np.full((5, 3), np.nan), {"beta": 1.0}, "bank, rows from 0: 5 of 5 rows hold NaN"),
         (np.zeros((5, 3)), {"beta": 0.0}, "beta > 0"),
         (np.zeros((5, 3)), {"beta": 1.0, "k": 4}, "k is 4, but the gallery has only 3"),
-        (np.zeros((5, 3)), {"beta": 1.0, "theta": 0}, "theta >= 1"),
+        (np.zeros((5, 3)), {"beta": 1.0, "theta": 0}, "theta is 0; it must be 1 or more"),
     ],
 )
 def test_what_cannot_be_a_bank_is_refused(bank: Any, options: Any, message: str) -> None:

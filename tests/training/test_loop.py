@@ -65,6 +65,23 @@ def test_number_of_workers_changes_nothing(world: World, trained: Path, tmp_path
     assert same(weights(tmp_path), weights(trained))
 
 
+def test_recomputed_blocks_change_not_a_bit(world: World, trained: Path, tmp_path: Path) -> None:
+    train(world.config, output_dir=tmp_path, recompute=True, **world.training())
+    assert same(weights(tmp_path), weights(trained))
+
+
+def test_frames_augmented_on_the_device(world: World, trained: Path, tmp_path: Path) -> None:
+    there = world.with_settings(tmp_path / "there", method="discovla", augment_on="device")
+    train(there.config, output_dir=tmp_path / "alone", **world.training())
+    train(there.config, output_dir=tmp_path / "workers", workers=2, **world.training())
+    found = weights(tmp_path / "alone")
+    assert same(weights(tmp_path / "workers"), found)
+    first = weights(trained)
+    assert not same(found, first)
+    one, other = (torch.cat([w[n].flatten() for n in first]) for w in (found, first))
+    assert (one - other).norm() < 0.1 * other.norm()
+
+
 def test_seed_changes_everything(world: World, trained: Path, tmp_path: Path) -> None:
     train(world.config, output_dir=tmp_path, **{**world.training(), "seed": 2})
     other, first = weights(tmp_path), weights(trained)

@@ -1,40 +1,29 @@
-"""Curve, progress lines and signals on their own."""
+"""Curve and progress lines on their own."""
 
 from __future__ import annotations
 
 import logging
-import os
-import signal
 from pathlib import Path
 
 import pytest
 import torch
 
-from discovla.errors import UserError
 from discovla.training import progress as module
-from discovla.training.progress import Curve, Progress, StopRequest
+from discovla.training.progress import Curve, Progress
 
 ROW = {"step": 5, "lr": 1e-3, "loss": 2.0, "grad_norm": 1.0, "samples_per_second": 10.0}
 
 
-def test_curve_goes_back_to_the_step_of_the_state(tmp_path: Path) -> None:
-    first = Curve(tmp_path / "curve.csv")
-    first.rows = [{**ROW, "step": step, "loss": 1 / step} for step in (1, 2, 3)]
-    first.write()
-    assert (tmp_path / "curve.csv").read_text().splitlines()[1].startswith("1,0.001,1.0,")
-    again = Curve(tmp_path / "curve.csv")
-    again.resume(2)
-    assert again.rows == first.rows[:2]
-    anew = Curve(tmp_path / "curve.csv")
-    anew.resume(0)
-    assert anew.rows == []
-
-
-@pytest.mark.parametrize("content", ["step,lr\n1\n", "step,lr\nx,1\n", "lr\n1\n"])
-def test_damaged_curve_is_named(tmp_path: Path, content: str) -> None:
-    (tmp_path / "curve.csv").write_text(content)
-    with pytest.raises(UserError, match=r"curve\.csv: damaged"):
-        Curve(tmp_path / "curve.csv").resume(1)
+def test_curve_is_written_whole(tmp_path: Path) -> None:
+    curve = Curve(tmp_path / "curve.csv")
+    curve.write()
+    assert not curve.path.exists()
+    for step in (1, 2):
+        curve.rows.append({**ROW, "step": step, "loss": 1 / step})
+        curve.write()
+    header, *lines = curve.path.read_text().splitlines()
+    assert header == "step,lr,loss,grad_norm,samples_per_second"
+    assert lines == ["1,0.001,1.0,1.0,10.0", "2,0.001,0.5,1.0,10.0"]
 
 
 def test_log_lines_only_when_due(
@@ -58,12 +47,3 @@ def test_log_lines_only_when_due(
     progress.update(100, ROW)
     assert "step 100/100" in caplog.messages[-1]
     progress.close()
-
-
-def test_second_signal_ends_at_once() -> None:
-    with StopRequest() as stop:
-        assert not stop.requested
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.requested
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGTERM)

@@ -94,6 +94,7 @@ def test_files_and_metadata(undisturbed: Path) -> None:
     assert found == [
         "adapter.safetensors",
         *(f"checkpoints/epoch{k}.safetensors" for k in (1, 2, 3)),
+        "cost.json",
         "curve.csv",
     ]
     state, metadata = read_adapter(undisturbed / "adapter.safetensors")

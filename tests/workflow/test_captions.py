@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from discovla.captioning.fingerprint import folder_fingerprint
 from discovla.data.configured import needed_weights
 from discovla.errors import UserError
 from discovla.experiments import Experiments
@@ -45,6 +46,30 @@ def test_what_decides_the_answers_is_in_the_id(tmp_path: Path) -> None:
     assert captions_id(with_captioner(tmp_path / "moved", **moved)) == served
 
 
+def test_what_lies_in_a_folder_is_in_the_id(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    config = folder / "config.json"
+
+    def identity(content: str, **changes: Any) -> str:
+        config.write_text(content, encoding="utf-8")
+        folder_fingerprint.cache_clear()
+        space = tmp_path / str(len(list(tmp_path.iterdir())))
+        return captions_id(with_captioner(space, model=str(folder), **changes))
+
+    first, other, again = identity("{}"), identity("[]"), identity("{}")
+    assert first == again != other
+    # A folder of that name on the server's machine is not looked at.
+    assert identity("{}", **SERVED) == identity("[]", **SERVED)
+    # The user's own copy of a model that goes by its id is that model.
+    space = workspace(tmp_path / "copy")
+    edit(
+        space / "config" / "config.yaml",
+        lambda c: c["captioner_path"].update({"demo-llava": str(folder)}),
+    )
+    assert captions_id(Experiments.load(folder=space / "config")) == captions_id(Experiments.load())
+
+
 def test_a_served_model_needs_no_weights_here(tmp_path: Path) -> None:
     def names(experiments: Experiments) -> list[str]:
         return [weights.name for weights in needed_weights(experiments, "demo")]
@@ -67,7 +92,7 @@ def test_plan_of_a_served_captioner_and_of_the_pictures(tmp_path: Path) -> None:
     identity = captions_id(experiments)
     run = next(r for r in experiments.runs("demo").values() if r.captions_id == identity)
     targets = [f"results/demo/captions/{identity}.svg"]
-    targets += [f"results/demo/runs/{run.run_id}/seed0/similarity.svg"]
+    targets += [f"results/demo/runs/{run.run_id}/seed0/similarity.png"]
     output = snakemake(tmp_path, *targets, "-n", "-p").stdout
     caption = re.findall(r"python -m discovla caption .*", output)
     assert len(caption) == 2

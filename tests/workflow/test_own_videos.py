@@ -23,7 +23,7 @@ def blocks(language: str) -> list[str]:
 
 def targets() -> list[str]:
     """What the page asks Snakemake for."""
-    return re.findall(r"^snakemake (\S+) --cores 8$", "".join(blocks("")), flags=re.MULTILINE)
+    return re.findall(r"^snakemake (\S+) --cores 8$", "".join(blocks("bash")), flags=re.MULTILINE)
 
 
 def prepared(folder: Path, manifest: str) -> Path:

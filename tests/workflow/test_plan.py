@@ -54,6 +54,13 @@ def test_with_nothing_there_the_cards_command_says_what_is_missing(tmp_path: Pat
     assert seconds < 60  # 15 s on a quiet machine; a loaded one must not make this test fail
 
 
+def test_choosing_a_checkpoint_plans_one_encoding_and_no_other_training(folder: Path) -> None:
+    jobs = planned(snakemake(folder, "results/demo/selection.csv", "-n").stdout)
+    wanted = {"train": 1, "features": 1, "metrics": 1}
+    wanted |= {"epochs": 1, "selection": 1, "selected_metrics": 2, "table": 1}
+    assert {rule: jobs.get(rule) for rule in wanted} == wanted
+
+
 def test_a_mistyped_target_is_refused(folder: Path) -> None:
     found = snakemake(folder, "results/msrvt/table1.csv", "-n")
     assert found.returncode != 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import runpy
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from discovla.errors import CheckFailed
+from discovla.files import read_record
 from discovla.scripting import logged_to
 
 SCRIPTS = sorted(Path("workflow/scripts").glob("*.py"))
@@ -28,7 +28,7 @@ def test_run_config_is_written_as_given(tmp_path: Path) -> None:
         params=SimpleNamespace(config={"run_id": "x"}),
     )
     runpy.run_path("workflow/scripts/write_run_config.py", init_globals={"snakemake": fake})
-    assert json.loads(output.read_text()) == {"run_id": "x"}
+    assert read_record(output) == {"run_id": "x"}
 
 
 def test_a_user_error_ends_a_script_with_its_text_in_the_log(tmp_path: Path) -> None:

@@ -96,6 +96,7 @@ def test_how_the_machine_runs_triggers_nothing(undisturbed: Path) -> None:
     before = path.read_text()
     try:
         machine = {"workers": 9, "micro_batch": 4, "decode_timeout": 5, "allow_missing": True}
+        machine |= {"recompute": True}
         edit(path, lambda content: content.update(machine))
         jobs = planned(snakemake(undisturbed, TARGET, "-n").stdout)
         assert not jobs, jobs
@@ -131,7 +132,7 @@ def test_ctrl_c_and_kill_lose_nothing(
     undisturbed: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = prepare(tmp_path_factory.mktemp("disturbed"))
-    # The very same videos: now and then, on a busy machine, a few of 740 are encoded otherwise.
+    # Rendering is not what is disturbed here.
     world = Path("resources", "demo", "world")
     shutil.copytree(undisturbed / world, folder / world)
     captions = folder / "results" / "demo" / "captions"

@@ -54,13 +54,13 @@ rule show_captions:
         frames=captioned_frames,
     output:
         report(
-            "results/{dataset}/captions/{captions_id}.svg",
+            "results/{dataset}/captions/{captions_id}.{picture}",
             caption="../report/captions.rst",
             category="Captions",
             labels={"dataset": "{dataset}", "captions": "{captions_id}"},
         ),
     log:
-        "logs/{dataset}/captions/{captions_id}/show.log",
+        "logs/{dataset}/captions/{captions_id}/show.{picture}.log",
     conda:
         "../../environment.yml"
     params:
@@ -80,13 +80,13 @@ rule show_similarity:
         captions=caption_table,
     output:
         report(
-            "results/{dataset}/runs/{run_id}/seed{seed}/similarity.svg",
+            "results/{dataset}/runs/{run_id}/seed{seed}/similarity.{picture}",
             caption="../report/similarity.rst",
             category="Captions",
             labels={"dataset": "{dataset}", "run": "{run_id}, seed {seed}"},
         ),
     log:
-        "logs/{dataset}/runs/{run_id}/seed{seed}.similarity.log",
+        "logs/{dataset}/runs/{run_id}/seed{seed}.similarity.{picture}.log",
     conda:
         "../../environment.yml"
     threads: job_threads

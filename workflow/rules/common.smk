@@ -8,8 +8,8 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from discovla.errors import UserError
-from discovla.experiments import Experiments, ID, POSTS
-from discovla.files import read_json
+from discovla.experiments import Experiments, ID, POSTS, SELECTIONS
+from discovla.files import read_record
 from discovla.report.parts import compared, reported
 
 # Jobs must find the Python that runs Snakemake, also when no environment is activated, and this
@@ -20,6 +20,10 @@ os.environ.update(
         filter(None, [str(workflow.basedir), os.environ.get("PYTHONPATH")])
     ),
 )
+
+# A cluster sends SIGTERM to every process of a job. The shell waits for its command, which saves
+# and ends; otherwise the job would count as ended, and what still saves would be killed.
+shell.prefix("trap : TERM; set -euo pipefail; ")
 
 try:
     EXPERIMENTS = Experiments.load(config)
@@ -39,9 +43,11 @@ wildcard_constraints:
     seed=r"\d+",
     split="test|val|bank",
     post="|".join(POSTS),
+    selection="|".join(SELECTIONS[1:]),
     method="|".join(EXPERIMENTS.methods),
     before="[a-z0-9][a-z0-9_-]*",
     after="[a-z0-9][a-z0-9_-]*",
+    picture="svg|png",
 
 
 # Targets
@@ -199,7 +205,7 @@ def run_config(wildcards):
         return run.config()
     path = f"results/{wildcards.dataset}/runs/{wildcards.run_id}/config.json"
     try:
-        return read_json(path)
+        return read_record(path)
     except UserError:
         raise WorkflowError(
             f"no table of {wildcards.dataset} has a run {wildcards.run_id}; "
@@ -236,6 +242,11 @@ def feature_frames(wildcards):
 def option(name, files):
     """`--name first-file`, or nothing where there is no file."""
     return f"--{name} {files[0]}" if files else ""
+
+
+def selection_splits(wildcards):
+    """The splits on which a checkpoint may be chosen; val only where there is one."""
+    return "val test" if EXPERIMENTS.has_val(wildcards.dataset) else "test"
 
 
 def post_parameters(wildcards):
@@ -354,6 +365,50 @@ def job_threads(wildcards):
     return 8 if on_gpu(wildcards) else 1
 
 
+def training_gpus(wildcards):
+    """GPUs of one node; those of several nodes are asked for in `several_nodes`."""
+    config = EXPERIMENTS.config
+    single = config["nodes_per_training"] == 1
+    return on_gpu(wildcards) * config["gpus_per_training"] * single
+
+
+def training_threads(wildcards):
+    return job_threads(wildcards) * EXPERIMENTS.config["gpus_per_training"]
+
+
+def several_nodes():
+    """What SLURM has to know of a training on several nodes: one task on each, which is torchrun."""
+    nodes = EXPERIMENTS.config["nodes_per_training"]
+    if nodes == 1:
+        return {}
+    return {"nodes": nodes, "tasks": nodes, "mpi": "srun", "slurm_extra": gpus_per_node}
+
+
+def gpus_per_node(wildcards):
+    gpus = EXPERIMENTS.config["gpus_per_training"]
+    return f"--gpus-per-node={gpus}" if on_gpu(wildcards) else ""
+
+
+def training_starter(wildcards, resources):
+    """What runs `-m discovla train`: python, or torchrun where several processes share it."""
+    nodes, gpus = (
+        EXPERIMENTS.config[f"{name}_per_training"] for name in ("nodes", "gpus")
+    )
+    if nodes == gpus == 1:
+        return "python"
+    threads = job_threads(wildcards)
+    torchrun = f"torchrun --nproc-per-node {gpus}"
+    if nodes == 1:
+        return f"OMP_NUM_THREADS={threads} {torchrun} --standalone"
+    # Snakemake runs this on the first node of the job; the processes meet there.
+    return (
+        f"OMP_NUM_THREADS={threads} srun --nodes {nodes} --ntasks-per-node 1 "
+        f"--cpus-per-task {threads * gpus} {torchrun} --nnodes {nodes} --rdzv-backend c10d "
+        "--rdzv-endpoint $(hostname):$((20000 + SLURM_JOB_ID % 20000)) "
+        "--rdzv-id $SLURM_JOB_ID"
+    )
+
+
 def device_of(wildcards, resources):
     return EXPERIMENTS.device(wildcards.dataset)
 
@@ -362,9 +417,11 @@ def loader_workers(wildcards, resources):
     return EXPERIMENTS.config["workers"] if on_gpu(wildcards) else 0
 
 
-def micro_batch(wildcards, resources):
+def training_memory(wildcards, resources):
+    """How training saves memory: options that change no result."""
     size = EXPERIMENTS.config["micro_batch"]
-    return f"--micro-batch {size}" if size else ""
+    pieces = f"--micro-batch {size}" if size else ""
+    return f"{pieces} --recompute" if EXPERIMENTS.config["recompute"] else pieces
 
 
 def strict(wildcards, resources):
@@ -381,10 +438,13 @@ def explain_failures(log_files):
     text = "".join(
         Path(path).read_text(encoding="utf-8", errors="replace") for path in paths
     )
+    # Jobs that failed and later succeeded have nothing to explain.
+    finished = set(re.findall(r"^Finished jobid: (\d+) ", text, re.MULTILINE))
+    errors = re.findall(r"^Error in [a-z]+ .*\n((?: .*\n)+)", text, re.MULTILINE)
     failed = re.findall(
-        r"^Error in [a-z]+ .*?^    log: (\S+)", text, re.MULTILINE | re.DOTALL
+        r"jobid: (\d+)\n(?:(?!.*jobid: ).*\n)*? +log: ([^\s,]+)", "\n".join(errors)
     )
-    for path in dict.fromkeys(failed):
+    for path in dict.fromkeys(path for job, path in failed if job not in finished):
         if Path(path).exists():
             text = Path(path).read_text(encoding="utf-8", errors="replace").strip()
             last = (

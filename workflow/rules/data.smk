@@ -11,6 +11,7 @@ rule check:
         "results/{dataset}/check.json",
     log:
         "logs/{dataset}/check.log",
+    retries: 0
     conda:
         "../../environment.yml"
     script:

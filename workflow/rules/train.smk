@@ -35,21 +35,23 @@ rule train:
         "results/{dataset}/benchmarks/train/{run_id}.seed{seed}.tsv"
     conda:
         "../../environment.yml"
-    threads: job_threads
+    threads: training_threads
     resources:
-        gpu=on_gpu,
+        **several_nodes(),
+        gpu=training_gpus,
         mem_mb=32000,
         runtime=1440,
     params:
+        starter=training_starter,
         frames=lambda wildcards, input: Path(input.frames[0]).parent,
         captions=lambda wildcards, input: option("captions", input.captions),
         folder=lambda wildcards, output: Path(output[0]).parent,
         device=device_of,
         workers=loader_workers,
-        micro_batch=micro_batch,
+        memory=training_memory,
         allow=allow_missing,
     shell:
-        "python -m discovla train --config {input.config} --annotations {input.annotations} "
+        "{params.starter} -m discovla train --config {input.config} --annotations {input.annotations} "
         "--frames {params.frames} {params.captions} --seed {wildcards.seed} "
-        "--device {params.device} --workers {params.workers} {params.micro_batch} {params.allow} "
+        "--device {params.device} --workers {params.workers} {params.memory} {params.allow} "
         "--output {params.folder} > {log} 2>&1"

@@ -3,11 +3,11 @@
 from discovla.data.checks.page import page
 from discovla.data.configured import check_configured, judge_configured
 from discovla.experiments import Experiments
-from discovla.files import write_json
+from discovla.files import write_record
 from discovla.scripting import logged_to
 
 with logged_to(snakemake.log[0]):
     experiments = Experiments.load(snakemake.config)
     report = check_configured(experiments, snakemake.wildcards.dataset)
     print(page(report))
-    write_json(snakemake.output[0], judge_configured(experiments, report))
+    write_record(snakemake.output[0], judge_configured(experiments, report))

@@ -1,6 +1,6 @@
 """Features of the test split → ranks and recalls, plain or post-processed."""
 
-from discovla.files import write_json
+from discovla.files import write_record
 from discovla.retrieval.evaluate import evaluate_features
 from discovla.scripting import logged_to
 
@@ -11,4 +11,4 @@ with logged_to(snakemake.log[0]):
         post=snakemake.wildcards.post,
         **snakemake.params.post,
     )
-    write_json(snakemake.output[0], metrics)
+    write_record(snakemake.output[0], metrics)

@@ -1,7 +1,7 @@
 """One row of a table and its metrics → JSON."""
 
 from discovla.experiments import Experiments
-from discovla.files import write_json
+from discovla.files import write_record
 from discovla.report.tables import build_row
 from discovla.scripting import logged_to
 
@@ -9,4 +9,4 @@ with logged_to(snakemake.log[0]):
     wildcards = snakemake.wildcards
     experiments = Experiments.load(snakemake.config)
     row = experiments.row(wildcards.dataset, wildcards.table, wildcards.row)
-    write_json(snakemake.output[0], build_row(experiments, row))
+    write_record(snakemake.output[0], build_row(experiments, row))

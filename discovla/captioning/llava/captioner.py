@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from discovla.captioning.engine import Caption
+from discovla.captioning.engine import LONGER, Caption
+from discovla.captioning.fingerprint import folder_fingerprint
 from discovla.captioning.llava.decoding import Chooser, Sampling
 from discovla.captioning.llava.frames import (
     Frame,
@@ -24,11 +26,20 @@ from discovla.captioning.llava.generation import Generator
 from discovla.captioning.llava.images import Images, set_grid
 from discovla.captioning.llava.memory import Limits, limits_of
 from discovla.captioning.loading import load_llava_next
+from discovla.cards import take_card
 from discovla.errors import UserError
 
 log = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class Way(NamedTuple):
+    """How some questions are answered."""
+
+    second_try: bool
+    longest: int
+    """Tokens of an answer at most."""
 
 
 class LlavaNextCaptioner:
@@ -77,7 +88,7 @@ class LlavaNextCaptioner:
         self._image_id = int(self.model.config.image_token_id)
         ends = self.model.generation_config.eos_token_id
         self._ends = set(ends if isinstance(ends, list) else [ends]) - {None}
-        self._generator = Generator(self.model, sorted(self._ends), max_new_tokens)
+        self._generator = Generator(self.model, sorted(self._ends))
         self._limits = limits_of(self._generator.sizes, batch_size, self.device)
 
     def describe(self) -> dict[str, Any]:
@@ -91,6 +102,8 @@ class LlavaNextCaptioner:
             "max_new_tokens": self.max_new_tokens,
             "seed": None,  # greedy decoding draws nothing
         }
+        if Path(self.name).is_dir():
+            told["weights"] = folder_fingerprint(self.name)
         if self.grid != "processor":
             told["grid"] = self.grid
         if self.sampling is not None:
@@ -104,6 +117,7 @@ class LlavaNextCaptioner:
         prompts: Sequence[str],
         *,
         second_try: bool = False,
+        longer: bool = False,
     ) -> list[Caption]:
         """Answer `prompts[i]` about `images[i]`; see `discovla.captioning.engine.Captioner`."""
         if len(images) != len(prompts):
@@ -116,16 +130,17 @@ class LlavaNextCaptioner:
         ]
         with Images(self.model, self.processor) as encoder:
             frames = self._frames(images, prompts, first.values(), encoder)
-            answers = self._answers(largest_first(frames), encoder, second_try)
+            way = Way(second_try, self._longest_answer(frames, LONGER if longer else 1))
+            answers = self._answers(largest_first(frames), encoder, way)
         return [answers[number] for number in numbers]
 
-    def _answers(self, todo: list[Frame], encoder: Images, second_try: bool) -> dict[int, Caption]:
+    def _answers(self, todo: list[Frame], encoder: Images, way: Way) -> dict[int, Caption]:
         """The answers by the number of their question."""
         answers: dict[int, Caption] = {}
         sizes = self._generator.sizes
         while todo:
-            wave = first_wave(todo, self._limits, sizes, self.max_new_tokens)
-            if self._work(wave, todo, encoder, second_try, answers):
+            wave = first_wave(todo, self._limits, sizes, way.longest)
+            if self._work(wave, todo, encoder, way, answers):
                 todo = todo[len(wave) :]
             else:
                 left = [frame.only(answers) for frame in todo]
@@ -137,7 +152,7 @@ class LlavaNextCaptioner:
         wave: Sequence[Frame],
         todo: Sequence[Frame],
         encoder: Images,
-        second_try: bool,
+        way: Way,
         answers: dict[int, Caption],
     ) -> bool:
         """Put the answers about a wave, the first frames of `todo`, into `answers`.
@@ -155,11 +170,16 @@ class LlavaNextCaptioner:
             return encoder.encode([frame.image for frame in frames])
 
         def chooser(questions: Sequence[Question]) -> Chooser:
-            return self._chooser(questions, wave, second_try)
+            return self._chooser(questions, wave, way)
 
         try:
             found = self._generator.answer(
-                wave, encode, chooser, rows=limits.rows, tokens=limits.tokens
+                wave,
+                encode,
+                chooser,
+                longest=way.longest,
+                rows=limits.rows,
+                tokens=limits.tokens,
             )
             for question, said in found:
                 answers[question.number] = self._caption(said)
@@ -187,9 +207,7 @@ class LlavaNextCaptioner:
             self._limits.rows,
         )
 
-    def _chooser(
-        self, questions: Sequence[Question], wave: Sequence[Frame], second_try: bool
-    ) -> Chooser:
+    def _chooser(self, questions: Sequence[Question], wave: Sequence[Frame], way: Way) -> Chooser:
         keys: list[bytes] = []
         if self.sampling is not None:
             images = {
@@ -200,10 +218,10 @@ class LlavaNextCaptioner:
             keys = [images[q.number] + repr(q.tokens).encode() for q in questions]
         return Chooser(
             self._generator.ends,
-            second_try=second_try,
+            second_try=way.second_try,
             sampling=self.sampling,
             keys=keys,
-            steps=self.max_new_tokens,
+            steps=way.longest,
             device=self.device,
         )
 
@@ -225,19 +243,21 @@ class LlavaNextCaptioner:
             # Two prompts can have the same tokens: they are asked twice, which does no harm.
             questions = [Question(number, tuple(tokens[prompts[number]])) for number in asked]
             frames.append(frame_of(image, encoder.tokens(image), questions, self._image_id))
-        self._check_window(frames)
         return frames
 
-    def _check_window(self, frames: Sequence[Frame]) -> None:
-        window = self._generator.window
-        for frame in frames:
-            longest = frame.questions[-1]
-            need = len(longest.tokens) - 1 + frame.image_tokens + self.max_new_tokens
-            if window and need > window:
-                raise UserError(
-                    f"{self.name}: a prompt and its answer have up to {need} tokens, but the model "
-                    f"looks back {window} tokens only. Set grid: single in config/captioners.yaml."
-                )
+    def _longest_answer(self, frames: Sequence[Frame], times: int) -> int:
+        """Tokens of the longest answer: `times` the usual, or what the model's window leaves."""
+        wanted, window = times * self.max_new_tokens, self._generator.window
+        if not window or not frames:
+            return wanted
+        longest = max(len(f.questions[-1].tokens) - 1 + f.image_tokens for f in frames)
+        if window - longest < self.max_new_tokens:
+            raise UserError(
+                f"{self.name}: a prompt and its answer have up to {longest + self.max_new_tokens} "
+                f"tokens, but the model looks back {window} tokens only. Set grid: single in "
+                "config/captioners.yaml."
+            )
+        return min(wanted, window - longest)
 
     def chat_text(self, prompt: str) -> str:
         """The prompt in the model's conversation format, image first, ready for the answer."""
@@ -278,12 +298,29 @@ class LlavaNextCaptioner:
 
 
 def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "auto" and not torch.cuda.is_available():
+        return torch.device("cpu")
     try:
-        device = torch.device(name)
+        device = torch.device("cuda" if name == "auto" else name)
     except RuntimeError:
         raise UserError(f"no device {name!r}; allowed: auto, cpu, cuda, cuda:N") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if device.type != "cuda":
+        return device
+    if not torch.cuda.is_available():
         raise UserError("device cuda was asked for, but torch sees no CUDA device; use device: cpu")
+    count = torch.cuda.device_count()
+    if device.index is None:
+        return torch.device("cuda", _free_card(count))
+    if device.index >= count:
+        raise UserError(f"device {name} was asked for, but torch sees {count} CUDA devices")
     return device
+
+
+def _free_card(count: int) -> int:
+    """A card that no other process has taken; if there is none, the one with the most memory."""
+    names = [str(torch.cuda.get_device_properties(n).uuid) for n in range(count)]
+    taken = take_card(names)
+    if taken is not None:
+        return taken
+    log.warning("all %d GPUs are taken by other processes; this one shares a card", count)
+    return max(range(count), key=lambda n: torch.cuda.mem_get_info(n)[0])

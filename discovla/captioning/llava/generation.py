@@ -55,16 +55,14 @@ class Generator:
         model: `LlavaNextForConditionalGeneration`; its language model is told to use the attention
             of `discovla.captioning.llava.attention`, everything else works as before.
         ends: tokens that end an answer.
-        max_new_tokens: answers are cut off here.
     """
 
-    def __init__(self, model: Any, ends: Sequence[int], max_new_tokens: int) -> None:
+    def __init__(self, model: Any, ends: Sequence[int]) -> None:
         register()
         model.set_attn_implementation({"text_config": NAME})
         config = model.config.text_config
         heads = config.num_attention_heads
         self.image_id = int(model.config.image_token_id)
-        self.max_new_tokens = max_new_tokens
         self.ends = list(ends)
         self.sizes = Sizes.of(config, model.dtype)
         self.window: int | None = getattr(config, "sliding_window", None)
@@ -86,6 +84,7 @@ class Generator:
         encode: Encode,
         chooser: Callable[[Sequence[Question]], Chooser],
         *,
+        longest: int,
         rows: int,
         tokens: int,
     ) -> Iterator[tuple[Question, list[int]]]:
@@ -95,6 +94,7 @@ class Generator:
             wave: frames; those of one kind stand together.
             encode: embeddings of the images of some frames, (image tokens, width) each.
             chooser: for the questions decoded together.
+            longest: tokens of an answer, which is cut off there.
             rows: questions decoded together at most.
             tokens: embeddings read together at most, but at least one frame or tail.
 
@@ -111,7 +111,7 @@ class Generator:
         for first in range(0, len(todo), rows):
             part = todo[first : first + rows]
             choose = chooser([row.question for row in part])
-            said = self._decode(part, prefixes, choose, tokens)
+            said = self._decode(part, prefixes, choose, longest, tokens)
             yield from zip((row.question for row in part), said, strict=True)
 
     def _read_prefixes(
@@ -155,10 +155,15 @@ class Generator:
         self._forward(self._embeddings(rows, inside), positions, PrefixPass(store, first))
 
     def _decode(
-        self, rows: Sequence[Row], prefixes: Sequence[Prefixes], chooser: Chooser, tokens: int
+        self,
+        rows: Sequence[Row],
+        prefixes: Sequence[Prefixes],
+        chooser: Chooser,
+        most: int,
+        tokens: int,
     ) -> list[list[int]]:
-        """Tokens of each row's answer, (rows, up to max_new_tokens)."""
-        device, most = self.geometry.device, self.max_new_tokens
+        """Tokens of each row's answer, (rows, up to `most`)."""
+        device = self.geometry.device
         tails = Tails(self.geometry, [len(row.tokens) for row in rows], most)
         scores = self._read_tails(rows, tails, prefixes, tokens)
         said = torch.zeros(len(rows), most, dtype=torch.int64, device=device)

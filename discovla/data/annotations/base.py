@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from discovla.data.names import CONTROL
-from discovla.data.tables import SCHEMA_VERSION, read_table, read_table_metadata, write_table
+from discovla.data.tables import SCHEMA_VERSION, parquet_metadata, read_table, write_table
 from discovla.errors import UserError
 from discovla.files import content_hash
 
@@ -253,7 +253,7 @@ def read_annotations(path: str | Path) -> pd.DataFrame:
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
     """The metadata of an annotation file: dataset, rules, sources, counts, data_id."""
-    return read_table_metadata(path, WHAT)
+    return parquet_metadata(path, WHAT)
 
 
 def of_split(table: pd.DataFrame, split: str) -> pd.DataFrame:

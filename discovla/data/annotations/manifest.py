@@ -38,8 +38,12 @@ def required_files(rules: Mapping[str, str]) -> list[str]:
 
 def read(root: Path, rules: Mapping[str, str]) -> pd.DataFrame:
     """Canonical rows in file order; a clip is a video or, with `start` or `end`, a part of one."""
-    path = root / required_files(rules)[0]
-    unit = "line" if rules["format"] == "csv" else "row"
+    return read_file(root / required_files(rules)[0])
+
+
+def read_file(path: Path) -> pd.DataFrame:
+    """`read` for a manifest of any name; its folder is the root, its suffix says its format."""
+    root, unit = path.parent, "row" if path.suffix.lower() == ".parquet" else "line"
     rows = read_csv(path, NEEDED) if unit == "line" else read_parquet(path, NEEDED)
     extra = sorted(rows[0][1].keys() - {*NEEDED, *OPTIONAL}) if rows else []
     if extra:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from discovla.data.annotations.base import SPLITS
-from discovla.data.checks.tokens import TokenCounter, cleaned
+from discovla.tokenizer import ClipTokenizer, cleaned
 
 MARKS = 2
 """Tokens of a caption that are its start and end mark."""
@@ -70,8 +70,8 @@ def _counts(texts: Sequence[str], merges: str | None) -> list[int]:
 
 
 @functools.cache
-def _counter(merges: str | None) -> TokenCounter:
-    return TokenCounter(merges)
+def _counter(merges: str | None) -> ClipTokenizer:
+    return ClipTokenizer(merges)
 
 
 def _cut(tokens: Sequence[int], words: int) -> dict[str, int]:

@@ -8,7 +8,9 @@ from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image as Picture
 
+from discovla.data.augment import resize
 from discovla.data.sampling import sample, whole_seconds
 from discovla.errors import UserError
 
@@ -59,6 +61,9 @@ class Request:
     end: float | None = None
     candidate_fps: float = 1.0
     reader: str = "auto"
+    side: int | None = None
+    """Each picture's short side is brought to this as the model's preprocessing does; None = as it
+    is. What is kept and sent is then as small as what the model reads, of however long a video."""
 
     def choose(self, n_frames: int, fps: float) -> NDArray[np.int64]:
         """The frame numbers to take from a video of this length."""
@@ -74,9 +79,12 @@ class Request:
 
     def wish(self) -> Wish[Image]:
         """The same for a reader that keeps whole pictures."""
-        return Wish(
-            self.path, self.choose, lambda image: image, whole_seconds(self.start, self.end)[1]
-        )
+        return Wish(self.path, self.choose, self._keep, whole_seconds(self.start, self.end)[1])
+
+    def _keep(self, image: Image) -> Image:
+        if self.side is None:
+            return image
+        return np.asarray(resize(Picture.fromarray(image), self.side))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from discovla.data.checks.page import count_rows, findings, headline
 from discovla.data.store import FrameStore
 from discovla.errors import UserError
 from discovla.experiments import PAPER_BACKBONE, Experiments
-from discovla.files import read_json
+from discovla.files import read_record
 from discovla.report.captions import ShownClip, captions_beside, first_captions, shown_clip
 from discovla.report.figures import Figure
 from discovla.report.gallery import Gallery, build_gallery
@@ -169,7 +169,7 @@ class Gatherer:
             for row in self.experiments.rows(self.dataset, name):
                 path = self.folder / name / f"{row.row}.json"
                 if path.exists():
-                    rows.append(read_json(path))
+                    rows.append(read_record(path))
         if not rows:
             return None
         title = self.experiments.tables[name]["title"]
@@ -236,7 +236,7 @@ class Gatherer:
             return
         whole = self._whole_method()
         run_id = whole if whole in found else next(iter(found))
-        config = read_json(self.folder / "runs" / run_id / "config.json")
+        config = read_record(self.folder / "runs" / run_id / "config.json")
         frames = self.resources / "frames" / str(config["frames_id"])
         gallery = build_gallery(
             found[run_id] / "features.test.safetensors",
@@ -290,7 +290,7 @@ class Gatherer:
         path = self.folder / "check.json"
         if not path.exists():
             return
-        report = read_json(path)
+        report = read_record(path)
         try:
             self.content.check = {
                 "headline": headline(report),

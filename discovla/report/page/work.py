@@ -9,7 +9,7 @@ from pathlib import Path
 
 from discovla.errors import UserError
 from discovla.experiments import Experiments
-from discovla.files import read_json
+from discovla.files import read_record
 from discovla.report.parts import reported
 from discovla.report.summary import stage_times
 
@@ -113,7 +113,7 @@ def costs(folder: Path) -> tuple[list[Cost], list[str]]:
         if not file.exists():
             continue
         try:
-            values = read_json(file)
+            values = read_record(file)
             found.append(
                 Cost(
                     run_id,
@@ -149,7 +149,7 @@ def environment(folder: Path) -> tuple[Environment, list[str]]:
     for _, path in seed_folders(folder):
         for file in sorted(path.glob("metrics.*.json")):
             try:
-                found = read_json(file)
+                found = read_record(file)
                 code, used = found["code"], found["versions"]
                 name = code["commit"] or f"package {code['package_sha'][:12]}"
                 commits[f"{name}{' + changes' if code['dirty'] else ''}"] += 1

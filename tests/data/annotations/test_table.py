@@ -45,7 +45,7 @@ def test_round_trip_keeps_hostile_ids_and_captions(tmp_path: Path) -> None:
     assert [list(stems) for stems in back["stems"]] == table["stems"].tolist()
     assert data_id(back) == written["data_id"] == data_id(table)
     assert read_metadata(path) == {
-        "schema": 1,
+        "schema": 2,
         "dataset": "d",
         "rules": {"split": "9k"},
         "sources": {"f": "0" * 64},

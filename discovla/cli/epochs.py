@@ -1,0 +1,61 @@
+"""`discovla epochs`: features of every checkpoint of a training."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+DESCRIPTION = """\
+Encode the test split, and val where there is one, with the adapter of every epoch and the last.
+
+The rules `selection` and `selected_metrics` choose among them: docs/evaluation.md.
+"""
+EXAMPLE = """\
+example:
+  discovla epochs --config results/demo/runs/RUN/config.json --seed 0 --splits val test \\
+      --run-folder results/demo/runs/RUN/seed0 \\
+      --annotations resources/demo/annotations.parquet \\
+      --frames resources/demo/frames/0123456789 --output results/demo/runs/RUN/seed0/epochs
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Register `epochs`."""
+    parser = subparsers.add_parser(
+        "epochs",
+        help="encode splits with every checkpoint of a training",
+        description=DESCRIPTION,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--config", required=True, metavar="FILE", help="config.json of the run")
+    add("--run-folder", required=True, metavar="DIR", help="with adapter and checkpoints/")
+    add("--splits", nargs="+", default=["test"], choices=("val", "test"), help="test")
+    add("--annotations", required=True, metavar="FILE")
+    add("--frames", required=True, metavar="DIR", help="folder of the frame store")
+    add("--seed", required=True, type=int, help="the seed of the training")
+    add("--output", required=True, metavar="DIR", help="receives {checkpoint}.{split}.safetensors")
+    add("--device", default="auto", help="auto (CUDA if there is any), cpu, cuda, cuda:N")
+    add("--workers", type=int, default=0, metavar="N", help="loader processes; %(default)s")
+    add("--allow-missing", action="store_true", help="leave clips without frames out")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Encode and write."""
+    from discovla.retrieval.epochs import extract_epochs
+
+    extract_epochs(
+        args.config,
+        args.run_folder,
+        args.splits,
+        args.annotations,
+        args.frames,
+        args.output,
+        seed=args.seed,
+        device=args.device,
+        workers=args.workers,
+        allow_missing=args.allow_missing,
+    )
+    return 0
