@@ -85,7 +85,7 @@ def choose(ranking: Ranking, best: int, worst: int) -> tuple[list[int], list[int
 
 
 def _best_other(ranking: Ranking) -> NDArray[Any]:
-    scores = ranking.scores.astype(np.float64)
+    scores = ranking.scores.copy()
     scores[np.arange(len(scores)), ranking.truth] = -np.inf
     found: NDArray[Any] = scores.max(1)
     return found

@@ -168,12 +168,17 @@ def test_single_rows_where_the_table_is_not_made(damaged: World) -> None:
 
 
 def test_costs_of_trainings(damaged: World) -> None:
-    for seed, hours in zip(results.SEEDS, (1.25, None), strict=True):
-        cost = {"schema": 1, "gpu_hours": hours, "energy_kwh": 0.5, "devices": [{"name": "x"}]}
-        write_json(damaged.seed_folder("lora", seed) / "cost.json", cost)
+    for seed, gpu in zip(results.SEEDS, (4500.0, None), strict=True):
+        cost = {"wall_seconds": 4600.0, "gpu_seconds": gpu, "energy_joules": gpu and 1.8e6}
+        write_json(damaged.seed_folder("lora", seed) / "cost.json", {"device": "a card", **cost})
     _, text = render(damaged)
-    assert "gpu hours energy kwh" in text
-    assert f"{damaged.run('lora').run_id} 0 1.25 0.5 {damaged.run('lora').run_id} 1 0.5" in text
+    run_id = damaged.run("lora").run_id
+    assert f"{run_id} 0 1 h 16 min 1.25 0.50 a card {run_id} 1 1 h 16 min a card" in text
+    assert "GPU hours 1.25 GPU energy, kWh 0.50" in text
+    write_json(damaged.seed_folder("lora", 1) / "cost.json", {"hours": 3})
+    problems, _ = render(damaged)
+    assert len(problems) == 1
+    assert "cost.json: not a cost of this version" in problems[0]
 
 
 DAMAGE = {

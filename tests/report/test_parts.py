@@ -40,3 +40,10 @@ def test_a_row_that_is_none_is_named(tmp_path: Path) -> None:
     edit(folder / "tables/table5.yaml", lambda content: content.update(compare=[["lora", "b9"]]))
     with pytest.raises(UserError, match="demo/table5 has no row 'b9'"):
         compared(Experiments.load(folder=folder), "demo")
+
+
+def test_a_table_that_is_none_is_named(tmp_path: Path) -> None:
+    folder = workspace(tmp_path) / "config"
+    edit(folder / "datasets/demo.yaml", lambda content: content.update(report=["tabel5"]))
+    with pytest.raises(UserError, match=r"demo\.yaml: report: no table or figure 'tabel5'; known"):
+        reported(Experiments.load(folder=folder), "demo")

@@ -34,6 +34,11 @@ def test_rows_that_are_no_rows_are_named(tmp_path: Path) -> None:
     found = snakemake(workspace(tmp_path), "results/demo/compare/table5/lora..b9.png", "-n")
     assert found.returncode != 0
     assert "demo/table5 has no row 'b9'" in found.stdout
+    edit(tmp_path / "config/datasets/demo.yaml", lambda content: content.update(report=["x"]))
+    found = snakemake(tmp_path, "demo", "-n")
+    assert found.returncode != 0
+    assert "demo.yaml: report: no table or figure 'x'" in found.stdout
+    assert "Traceback" not in found.stdout
 
 
 @pytest.mark.slow

@@ -54,8 +54,16 @@ wildcard_constraints:
 
 
 def demo_targets():
-    names = [f"{name}.csv" for name in reported(EXPERIMENTS, "demo")]
+    names = [f"{name}.csv" for name in reported_names("demo")]
     return [f"results/demo/{name}" for name in [*names, "summary.md", "report.html"]]
+
+
+def reported_names(dataset):
+    """The tables and figures of a dataset's report page."""
+    try:
+        return reported(EXPERIMENTS, dataset)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def demo_all_targets():
@@ -293,7 +301,7 @@ def report_parts(wildcards):
         pairs = compared(EXPERIMENTS, wildcards.dataset)
     except UserError as error:
         raise WorkflowError(str(error)) from None
-    names = reported(EXPERIMENTS, wildcards.dataset)
+    names = reported_names(wildcards.dataset)
     names += [f"compare/{table}/{before}..{after}" for table, before, after in pairs]
     return [f"{folder}/{name}.csv" for name in names]
 

@@ -96,8 +96,7 @@ class Content:
     check: dict[str, Any] | None = None
     stages: list[work.Stage] = field(default_factory=list)
     total: work.Stage | None = None
-    cost_names: list[str] = field(default_factory=list)
-    costs: list[tuple[str, str, list[str]]] = field(default_factory=list)
+    costs: list[work.Cost] = field(default_factory=list)
     environment: work.Environment | None = None
     glance: list[tuple[str, str]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -305,7 +304,7 @@ class Gatherer:
         content = self.content
         with self._noted():
             content.stages, content.total = work.stages(self.folder)
-        content.cost_names, content.costs, problems = work.costs(self.folder)
+        content.costs, problems = work.costs(self.folder)
         content.environment, more = work.environment(self.folder)
         content.problems += [*problems, *more]
 
@@ -357,5 +356,7 @@ def _glance(content: Content) -> list[tuple[str, str]]:
         ("test queries", ", ".join(facts["queries"])),
         ("data", ", ".join(facts["data"])),
         ("CPU time", content.total.cpu if content.total else ""),
+        ("GPU hours", work.total(cost.gpu_hours for cost in content.costs)),
+        ("GPU energy, kWh", work.total(cost.energy_kwh for cost in content.costs)),
     ]
     return [(name, text) for name, text in glance if text]

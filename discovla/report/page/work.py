@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from discovla.errors import UserError
 from discovla.experiments import Experiments
 from discovla.files import read_record
 from discovla.report.parts import reported
 from discovla.report.summary import stage_times
-
-_HIDDEN = ("schema", "run_id", "seed")
 
 
 @dataclass(frozen=True)
@@ -26,6 +23,20 @@ class Stage:
     wall: str
     cpu: str
     memory: str
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one training cost, over all its sessions."""
+
+    run_id: str
+    seed: str
+    wall: str
+    gpu_hours: float | None
+    """None on a CPU."""
+    energy_kwh: float | None
+    """Of the GPUs alone; None where the driver does not count it."""
+    device: str
 
 
 @dataclass(frozen=True)
@@ -94,41 +105,40 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def costs(folder: Path) -> tuple[list[str], list[tuple[str, str, list[str]]], list[str]]:
-    """What trainings recorded of GPU hours and energy in `cost.json`.
-
-    Returns:
-        Names of the numbers; (run id, seed, texts in the order of the names) per training; and
-        what could not be read.
-    """
+def costs(folder: Path) -> tuple[list[Cost], list[str]]:
+    """What trainings recorded in `cost.json`, and what could not be read."""
     found, problems = [], []
     for run_id, path in seed_folders(folder):
         file = path / "cost.json"
         if not file.exists():
             continue
         try:
-            values = _plain(read_record(file))
+            values = read_record(file)
+            found.append(
+                Cost(
+                    run_id,
+                    path.name.removeprefix("seed"),
+                    duration(float(values["wall_seconds"])),
+                    _scaled(values["gpu_seconds"], 3600),
+                    _scaled(values["energy_joules"], 3.6e6),
+                    str(values.get("device") or ""),
+                )
+            )
         except UserError as error:
             problems.append(str(error))
-            continue
-        found.append((run_id, path.name.removeprefix("seed"), values))
-    names = list(dict.fromkeys(name for _, _, values in found for name in values))
-    lines = [(run, seed, [values.get(n, "") for n in names]) for run, seed, values in found]
-    return [name.replace("_", " ") for name in names], lines, problems
+        except (KeyError, TypeError, ValueError) as error:
+            problems.append(f"{file}: not a cost of this version ({error!r}); remove it")
+    return found, problems
 
 
-def _plain(value: Any) -> dict[str, str]:
-    """The numbers and texts of an object as texts; what is nested is left out."""
-    if not isinstance(value, Mapping):
-        return {}
-    shown = {}
-    for name, entry in value.items():
-        nested = isinstance(entry, Mapping | list)
-        if name in _HIDDEN or nested:
-            continue
-        number = isinstance(entry, float | int) and not isinstance(entry, bool)
-        shown[name] = "" if entry is None else f"{entry:,.4g}" if number else str(entry)
-    return shown
+def _scaled(value: float | None, unit: float) -> float | None:
+    return None if value is None else float(value) / unit
+
+
+def total(values: Iterable[float | None]) -> str:
+    """The sum, as text; empty where nothing is known."""
+    known = [value for value in values if value is not None]
+    return f"{sum(known):,.2f}" if known else ""
 
 
 def environment(folder: Path) -> tuple[Environment, list[str]]:
