@@ -29,7 +29,7 @@ KIND = "IVF_RQ"
 """Built in a tenth of the time of a graph (HNSW) of the same recall; adding to it costs little."""
 PARTITION = 1_000
 """Vectors in a cell of the inverted file, about."""
-PROBES = 0.3
+PROBES = 0.4
 """Share of the cells that a query looks into. Large, because captions lie outside of the cloud of
 videos; a bit per dimension makes a look cheap. `python -m benchmarks.search` measures it."""
 LEAST_PROBES = 40
