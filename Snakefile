@@ -43,19 +43,19 @@ rule all:
     """Every table and figure of the paper, on the real datasets."""
     default_target: True
     input:
-        paper_targets(),
+        paper_targets,
 
 
 rule demo:
     """Tables 1, 5 and 9, one figure, a summary and the report page, on the embedded demo world."""
     input:
-        demo_targets(),
+        demo_targets,
 
 
 rule demo_all:
     """Every table and figure of the paper, on the embedded demo world."""
     input:
-        demo_all_targets(),
+        demo_all_targets,
 
 
 onerror:

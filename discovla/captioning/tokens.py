@@ -57,7 +57,7 @@ class CaptionTokens:
             found = _make(table, tokenizer, words)
             try:
                 _write(path, found, made_from)
-            except OSError as error:
+            except UserError as error:
                 log.warning("%s: tokens are not kept (%s)", path, error)
         self._ids = found.reshape(len(table), table.frames_per_clip, words)
 
@@ -106,7 +106,7 @@ def _make(table: CaptionTable, tokenizer: ClipTokenizer, words: int) -> NDArray[
 
 def _write(path: Path, ids: NDArray[np.uint16], made_from: Mapping[str, Any]) -> None:
     schema = pa.schema([("ids", pa.list_(pa.uint16(), ids.shape[1]))])
-    schema = with_metadata(schema, {**made_from, "checksum": zlib.crc32(ids.data)})
+    schema = with_metadata(schema, {**made_from, "ids_crc32": zlib.crc32(ids.data)})
     column = pa.FixedSizeListArray.from_arrays(pa.array(ids.reshape(-1)), ids.shape[1])
     # One batch, so that a reader has all ids in one piece of memory.
     with (
@@ -138,6 +138,6 @@ def read_tokens(path: Path, made_from: Mapping[str, Any] | None = None) -> NDArr
     ids: NDArray[np.uint16] = column.values.to_numpy().reshape(
         len(column), -1 if len(column) else 0
     )
-    if zlib.crc32(ids.data) != metadata.get("checksum"):
+    if zlib.crc32(ids.data) != metadata.get("ids_crc32"):
         raise UserError(f"{path}: damaged, its checksum does not fit. Remove it.")
     return ids

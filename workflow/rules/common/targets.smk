@@ -1,7 +1,7 @@
 # What the aggregate targets ask for.
 
 
-def demo_targets():
+def demo_targets(wildcards):
     names = [f"{name}.csv" for name in reported_names("demo")]
     return [f"results/demo/{name}" for name in [*names, "summary.md", "report.html"]]
 
@@ -14,13 +14,13 @@ def reported_names(dataset):
         raise WorkflowError(str(error)) from None
 
 
-def demo_all_targets():
+def demo_all_targets(wildcards):
     return [
         f"results/demo/{name}.csv" for name in EXPERIMENTS.targets("demo")
-    ] + demo_targets()
+    ] + demo_targets(wildcards)
 
 
-def paper_targets():
+def paper_targets(wildcards):
     return [
         f"results/{dataset}/{name}.csv"
         for dataset in EXPERIMENTS.config["data"]
