@@ -44,7 +44,7 @@ lint: $(STAMP)  ## ruff, mypy, snakefmt and snakemake --lint
 	$(BIN)/snakemake --lint
 
 docs: $(STAMP)  ## the manual as a site in build/docs/html; a warning fails it
-	$(BIN)/sphinx-build -E -W -n -q --keep-going -d build/docs/doctrees docs build/docs/html
+	$(BIN)/python -m sphinx -E -W -n -q --keep-going -d build/docs/doctrees docs build/docs/html
 
 format: $(STAMP)  ## let the formatters rewrite the sources
 	$(BIN)/ruff check --fix .

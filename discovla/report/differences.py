@@ -38,7 +38,8 @@ text to video and video to text, less that of the row DiscoVLA ({base}). Nothing
 setting is changed from `config/datasets/demo.yaml`, whose own choices are part of the comparison:
 `kl_reduction: batch_mean`, `detach_teacher: true`, `clip_norm: 1.0`, `augment: none`.
 
-{seeds}, commit `{commit}`. {spread}
+{seeds}, commit `{commit}`.
+{spread}
 
 <!-- not run: changes the checkout -->
 ```bash

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -35,7 +36,7 @@ def place(folder: Path) -> Path:
 
 
 def with_examples(folder: Path) -> Path:
-    """Put the examples of the pages into `config/`: the dataset `mine`, the method `mlp_scale`."""
+    """Put the examples of the pages into `config/`: a dataset, a method, the table of effects."""
     config = folder / "config"
     dataset, entry = _yaml("own-videos.md")
     (config / "datasets" / "mine.yaml").write_text(dataset, encoding="utf-8")
@@ -44,6 +45,7 @@ def with_examples(folder: Path) -> Path:
     method, row = map(yaml.safe_load, _yaml("own-method.md"))
     edit(config / "methods.yaml", lambda content: content.update(method))
     edit(config / "tables" / "variants.yaml", lambda content: content["rows"].append(row))
+    shutil.copy(ROOT / "docs" / "effects.yaml", config / "tables")
     return folder
 
 

@@ -1,4 +1,4 @@
-"""docs/search.md, carried out: what it shows is what works."""
+"""docs/video-search.md, carried out: what it shows is what works."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from discovla.cli import build_parser, main
 from discovla.demo import world
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "search.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "video-search.md").read_text(encoding="utf-8")
 BLOCKS = [
     [shlex.split(line)[1:] for line in block.splitlines()]
     for block in re.findall(r"^```bash\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
