@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -35,8 +36,9 @@ def place(folder: Path) -> Path:
 
 
 def with_examples(folder: Path) -> Path:
-    """Put the examples of the pages into `config/`: the dataset `mine`, the method `mlp_scale`."""
+    """Put what the pages add into `config/`: dataset `mine`, method `mlp_scale`, table `effects`."""
     config = folder / "config"
+    shutil.copy(ROOT / "docs" / "effects.yaml", config / "tables")
     dataset, entry = _yaml("own-videos.md")
     (config / "datasets" / "mine.yaml").write_text(dataset, encoding="utf-8")
     data = yaml.safe_load(entry)["data"]
