@@ -36,7 +36,7 @@ def place(folder: Path) -> Path:
 
 
 def with_examples(folder: Path) -> Path:
-    """Put what the pages add into `config/`: dataset `mine`, method `mlp_scale`, table `effects`."""
+    """Put what the pages add into `config/`: a dataset, a method, a row, the table of effects."""
     config = folder / "config"
     shutil.copy(ROOT / "docs" / "effects.yaml", config / "tables")
     dataset, entry = _yaml("own-videos.md")
