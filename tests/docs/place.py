@@ -36,8 +36,9 @@ def place(folder: Path) -> Path:
 
 
 def with_examples(folder: Path) -> Path:
-    """Put the examples of the pages into `config/`: a dataset, a method, the table of effects."""
+    """Put what the pages add into `config/`: a dataset, a method, a row, the table of effects."""
     config = folder / "config"
+    shutil.copy(ROOT / "docs" / "effects.yaml", config / "tables")
     dataset, entry = _yaml("own-videos.md")
     (config / "datasets" / "mine.yaml").write_text(dataset, encoding="utf-8")
     data = yaml.safe_load(entry)["data"]
@@ -45,7 +46,6 @@ def with_examples(folder: Path) -> Path:
     method, row = map(yaml.safe_load, _yaml("own-method.md"))
     edit(config / "methods.yaml", lambda content: content.update(method))
     edit(config / "tables" / "variants.yaml", lambda content: content["rows"].append(row))
-    shutil.copy(ROOT / "docs" / "effects.yaml", config / "tables")
     return folder
 
 
