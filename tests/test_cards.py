@@ -4,15 +4,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-import torch
 
 from discovla import cards
-from discovla.captioning.llava.captioner import _device
 from discovla.cards import take_card
-from discovla.errors import UserError
 
 TAKE = """
 import sys
@@ -82,47 +78,3 @@ def test_no_place_for_locks(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     (tmp_path / "file").write_bytes(b"")
     assert take_card(["a"], tmp_path / "file") is None
     assert "no locks" in caplog.text
-
-
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, int]:
-    """Cards by name and their free bytes, as torch would show them."""
-    free = {"GPU-a": 10, "GPU-b": 30, "GPU-c": 20}
-    names = list(free)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(names))
-    monkeypatch.setattr(
-        torch.cuda, "get_device_properties", lambda n: SimpleNamespace(uuid=names[n])
-    )
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda n: (free[names[n]], 40))
-    monkeypatch.setattr(cards.tempfile, "gettempdir", lambda: str(tmp_path))
-    return free
-
-
-@pytest.mark.parametrize("name", ["auto", "cuda"])
-def test_the_captioner_takes_a_free_card(
-    machine: dict[str, int],
-    name: str,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    taken = []
-    for _ in range(3):
-        taken.append(_device(name))
-        assert _device(name) == taken[-1]
-        # The next process: it holds nothing itself, but the locks of the others are there.
-        others = cards._held
-        monkeypatch.setattr(cards, "_held", {})
-        cards._held.update({f"held by another: {card}": lock for card, lock in others.items()})
-    assert taken == [torch.device("cuda", n) for n in range(3)]
-    assert caplog.text == ""
-    # More processes than cards: the one with the most free memory, and it is said.
-    assert _device(name) == torch.device("cuda", 1)
-    assert "all 3 GPUs" in caplog.text
-
-
-def test_a_named_card_is_taken_as_named(machine: dict[str, int]) -> None:
-    assert _device("cuda:2") == torch.device("cuda:2")
-    assert _device("cpu") == torch.device("cpu")
-    with pytest.raises(UserError, match=r"cuda:3.*torch sees 3"):
-        _device("cuda:3")

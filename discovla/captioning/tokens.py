@@ -138,6 +138,8 @@ def read_tokens(path: Path, made_from: Mapping[str, Any] | None = None) -> NDArr
     ids: NDArray[np.uint16] = column.values.to_numpy().reshape(
         len(column), -1 if len(column) else 0
     )
+    if len(ids) != metadata.get("texts"):
+        raise UserError(f"{path}: {len(ids)} texts, {metadata.get('texts')} expected. Remove it.")
     if zlib.crc32(ids.data) != metadata.get("ids_crc32"):
         raise UserError(f"{path}: damaged, its checksum does not fit. Remove it.")
     return ids

@@ -14,6 +14,7 @@ import logging
 import pkgutil
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from discovla.errors import UserError
 from discovla.interruption import (
@@ -25,6 +26,13 @@ from discovla.interruption import (
 )
 
 
+class _Command(argparse.ArgumentParser):
+    """The parser of one command: its description and examples are shown as they are written."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, **options})
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser with every command of this package."""
     parser = argparse.ArgumentParser(
@@ -33,7 +41,9 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="`discovla COMMAND --help` shows the options of a command and an example.",
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="log more to stderr")
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    subparsers = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=_Command
+    )
     for module in pkgutil.iter_modules(__path__):
         if not module.name.startswith("_"):
             importlib.import_module(f"{__name__}.{module.name}").add_parser(subparsers)

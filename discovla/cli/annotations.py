@@ -39,7 +39,6 @@ def add_parser(subparsers: Any) -> None:
         help="a dataset's own annotation files → annotations.parquet",
         description=ANNOTATIONS,
         epilog=ANNOTATIONS_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--dataset", required=True, metavar="NAME")
     parser.add_argument("--root", metavar="DIR", help="folder with the dataset's files")
@@ -57,7 +56,6 @@ def add_parser(subparsers: Any) -> None:
         help="find and probe the video of every clip → clips.parquet",
         description=CLIPS,
         epilog=CLIPS_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--annotations", required=True, metavar="FILE")
     parser.add_argument("--dataset", metavar="NAME", help="default: as the annotations say")

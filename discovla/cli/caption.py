@@ -44,7 +44,6 @@ def add_parser(subparsers: Any) -> None:
         description="Ask LLaVA-NeXT for a caption of every training frame of one shard (§3.4), or "
         "take the authors' captions.",
         epilog=_CAPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_common(parser)
     parser.add_argument(
@@ -81,7 +80,6 @@ def add_parser(subparsers: Any) -> None:
         help="join the shards of pseudo captions and check that none is missing",
         description="Join the shards of pseudo captions into one table, checking every row.",
         epilog=_MERGE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_common(parser)
     parser.add_argument("files", nargs="*", type=Path, metavar="SHARD", help="shards, one by one")

@@ -29,7 +29,6 @@ def add_parser(subparsers: Any) -> None:
         help="are the files, videos and weights of a dataset there?",
         description=DESCRIPTION,
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("dataset", metavar="DATASET")
     parser.add_argument("--root", metavar="DIR", help="default: data.DATASET in config/config.yaml")

@@ -14,7 +14,6 @@ def add_parser(subparsers: Any) -> None:
         help="render the videos of the demo world",
         description="Render 740 short videos and their captions: train 240, val 200, test 300.",
         epilog="example:\n  discovla demo-world --output data/demo",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     world.add_argument(
         "--output", required=True, metavar="DIR", help="folder to make; replaced if a world"
@@ -25,7 +24,6 @@ def add_parser(subparsers: Any) -> None:
         help="pretrain the demo's tiny CLIP and LLaVA-NeXT again (20 to 35 CPU minutes)",
         description="Regenerate the shipped weights on one CPU thread and measure them.",
         epilog="example:\n  discovla demo-pretrain --output build/demo-weights",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     pretrain.add_argument(
         "--output", required=True, metavar="DIR", help="folder to make, with clip/ and llava/"

@@ -26,7 +26,6 @@ def add_parser(subparsers: Any) -> None:
         help="encode splits with every checkpoint of a training",
         description=DESCRIPTION,
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("--config", required=True, metavar="FILE", help="config.json of the run")

@@ -26,7 +26,6 @@ def add_parser(subparsers: Any) -> None:
         help="a trained run in a folder that loads elsewhere",
         description=DESCRIPTION,
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("folder", metavar="RUN_FOLDER", help="results/DATASET/runs/RUN/seedN")

@@ -30,7 +30,6 @@ def add_parser(subparsers: Any) -> None:
         help="encode a split with a trained run",
         description=DESCRIPTION,
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("--config", required=True, metavar="FILE", help="config.json of the run")

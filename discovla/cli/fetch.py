@@ -34,7 +34,6 @@ def add_parser(subparsers: Any) -> None:
         help="bring public annotations, videos, captions and weights",
         description=DESCRIPTION,
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="what to bring")
     parser.add_argument("--list", action="store_true", help="what there is, and what is here")

@@ -34,7 +34,6 @@ def add_parser(subparsers: Any) -> None:
         help="make your own videos searchable",
         description=DESCRIPTION,
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("source", nargs="?", type=Path, metavar="VIDEOS", help="a folder or a manifest")

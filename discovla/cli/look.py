@@ -29,13 +29,12 @@ example:
 
 def add_parser(subparsers: Any) -> None:
     """Register `report`, `compare` and `gallery`."""
-    parser = _parser(
-        subparsers,
+    parser = subparsers.add_parser(
         "report",
-        "write one page with all results of a dataset that exist",
-        "Write one self-contained HTML page with everything that exists of a dataset: tables, "
-        "figures, rank changes, retrievals, captions, curves, data check, times, versions.",
-        _REPORT,
+        help="write one page with all results of a dataset that exist",
+        description="Write one self-contained HTML page with everything that exists of a dataset: "
+        "tables, figures, rank changes, retrievals, captions, curves, data check, times, versions.",
+        epilog=_REPORT,
     )
     parser.add_argument("dataset", metavar="DATASET")
     parser.add_argument(
@@ -44,12 +43,11 @@ def add_parser(subparsers: Any) -> None:
     _places(parser)
     parser.set_defaults(run=run_report)
 
-    parser = _parser(
-        subparsers,
+    parser = subparsers.add_parser(
         "compare",
-        "set the ranks of single queries in two rows side by side",
-        "Rank every test query in two rows of a table, from their stored features.",
-        _COMPARE,
+        help="set the ranks of single queries in two rows side by side",
+        description="Rank every test query in two rows of a table, from their stored features.",
+        epilog=_COMPARE,
     )
     parser.add_argument("table", metavar="DATASET/TABLE", help="such as demo/table5")
     parser.add_argument("before", metavar="ROW")
@@ -58,13 +56,12 @@ def add_parser(subparsers: Any) -> None:
     _places(parser)
     parser.set_defaults(run=run_compare)
 
-    parser = _parser(
-        subparsers,
+    parser = subparsers.add_parser(
         "gallery",
-        "show the best and worst retrievals of a run with frames",
-        "Show the queries that a run answers best and worst: frames of their own video beside "
-        "those of the other videos with the highest scores.",
-        _GALLERY,
+        help="show the best and worst retrievals of a run with frames",
+        description="Show the queries that a run answers best and worst: frames of their own video "
+        "beside those of the other videos with the highest scores.",
+        epilog=_GALLERY,
     )
     add = parser.add_argument
     add("features", type=Path, metavar="SAFETENSORS", help="features.test.safetensors of a run")
@@ -74,19 +71,6 @@ def add_parser(subparsers: Any) -> None:
     add("--worst", type=int, default=5, metavar="N", help="queries (default: %(default)s)")
     _outputs(parser, ".html, .svg or .png")
     parser.set_defaults(run=run_gallery)
-
-
-def _parser(
-    subparsers: Any, name: str, short: str, long: str, example: str
-) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        name,
-        help=short,
-        description=long,
-        epilog=example,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    return parser
 
 
 def _outputs(parser: argparse.ArgumentParser, kinds: str) -> None:

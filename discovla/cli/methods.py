@@ -26,7 +26,6 @@ def add_parser(subparsers: Any) -> None:
         help="list the methods with their exact parameter counts",
         description="List the methods with their exact numbers of trainable parameters.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--backbone",

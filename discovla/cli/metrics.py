@@ -38,7 +38,6 @@ def add_parser(subparsers: Any) -> None:
         help="similarity matrix or features → recalls and ranks",
         description=DESCRIPTION,
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("sim", nargs="?", metavar="SIM", help=".npy or .npz, captions in rows")

@@ -31,7 +31,6 @@ def add_parser(subparsers: Any) -> None:
         help="compare outputs, losses and gradients with the released code's",
         description="Compare outputs, losses and gradients with golden cases of the released code.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("cases", nargs="+", type=Path, metavar="CASE.json", help="golden cases")
     parser.add_argument(

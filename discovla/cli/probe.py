@@ -32,7 +32,6 @@ def add_parser(subparsers: Any) -> None:
         help="say what video files are, and judge the decoder with ffmpeg",
         description=DESCRIPTION,
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("files", nargs="+", metavar="FILE")

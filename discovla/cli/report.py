@@ -24,7 +24,6 @@ def add_parser(subparsers: Any) -> None:
             description=f"Join the rows of one {name} with their metrics and write {what}. All "
             "metrics must exist; 'discovla runs' shows which do.",
             epilog=EXAMPLE.format(name=name, sample=sample),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         parser.add_argument("name", help=sample)
         parser.add_argument("--dataset", required=True)

@@ -25,7 +25,6 @@ def add_parser(subparsers: Any) -> None:
         description="List the rows of a table with their run ids, what exists of them, and the "
         "command that makes each row.",
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "table", nargs="?", help="table5, demo/table5 or results/demo/table5.csv; default: all"

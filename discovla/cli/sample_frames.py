@@ -27,7 +27,6 @@ def add_parser(subparsers: Any) -> None:
         help="decode the clips of one shard into the frame store",
         description=DESCRIPTION,
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("--annotations", required=True, metavar="FILE")

@@ -35,7 +35,6 @@ def add_parser(subparsers: Any) -> None:
         help="find videos of an index by text or video, or texts by video",
         description=DESCRIPTION,
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("index", type=Path, metavar="INDEX", help="what 'discovla index' made")

@@ -25,7 +25,6 @@ def add_parser(subparsers: Any) -> None:
         help="search an index in a browser",
         description=DESCRIPTION,
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("index", type=Path, metavar="INDEX", help="what 'discovla index' made")

@@ -28,7 +28,6 @@ def add_parser(subparsers: Any) -> None:
         help="every setting: meaning, allowed values, default",
         description=DESCRIPTION,
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="default: all settings of a run")
     parser.add_argument("--config-dir", default="config", metavar="DIR", help="default: config")

@@ -66,7 +66,6 @@ def _parser(
         help=short,
         description=long,
         epilog=example,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("captions", type=Path, metavar="PARQUET", help="a merged table of pseudo captions")

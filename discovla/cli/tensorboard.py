@@ -20,7 +20,6 @@ def add_parser(subparsers: Any) -> None:
         description="Turn curve.csv of trainings, finished or running, into TensorBoard events. "
         "Call it again to follow a running one. Needs the package tensorboard.",
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folders", nargs="+", metavar="DIR", help="…/runs/RUN/seedN")
     parser.add_argument("--output", required=True, metavar="DIR", help="log folder to write to")

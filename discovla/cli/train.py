@@ -40,7 +40,6 @@ def add_parser(subparsers: Any) -> None:
         help="train one run with one seed; resumes where it was interrupted",
         description=DESCRIPTION,
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("--config", required=True, metavar="FILE", help="config.json of the run")

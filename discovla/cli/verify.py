@@ -21,7 +21,6 @@ def add_parser(subparsers: Any) -> None:
         description="Read each file whole with its own reader. Exit code 3 if one is damaged, "
         "incomplete or not what its place says.",
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("paths", nargs="+", metavar="PATH")
     parser.add_argument("--json", action="store_true", help="print JSON to stdout")

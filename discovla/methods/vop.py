@@ -60,12 +60,12 @@ class VoP(Prompt):
         generic = super().block_prompts(i, state)
         return generic if own is None else torch.cat([generic.expand(len(own), -1, -1), own], 1)
 
-    def frame_prompts(self, i: int, state: State) -> Tensor:
-        """Vectors of every frame's own, (batch · frames, own, D): what P and C bring.
+    def frame_prompts(self, i: int, state: State) -> Tensor | None:
+        """Vectors of every frame's own, (batch · frames, own, D), which P and C bring.
 
         Base VoP has none, and its options refuse to ask for any.
         """
-        raise NotImplementedError
+        return None
 
     def _enter(self, i: int, state: State) -> None:
         if state.tower == VISION and i == self.lower:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from discovla.devices import resolve_device
 from discovla.errors import UserError
 from discovla.files import read_record
 from discovla.models.backbone import Backbone, load_backbone
@@ -18,7 +19,6 @@ from discovla.models.retriever import Retriever, build_retriever
 from discovla.provenance import code_version
 from discovla.settings import RunSettings
 from discovla.tensors import read_tensors, save_tensors
-from discovla.training.device import resolve_device
 
 SCHEMA_VERSION = 1
 BESIDE = "beside:"

@@ -9,26 +9,6 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from discovla.errors import UserError
-
-
-def resolve_device(name: str) -> torch.device:
-    """The device called `auto` (CUDA if there is any), `cpu`, `cuda` or `cuda:N`."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise UserError(f"device is {name!r}; allowed: auto, cpu, cuda, cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(
-            f"device is {name!r}, but torch sees {torch.cuda.device_count()} CUDA devices; "
-            "give --device cpu, or install a torch that fits the driver"
-        )
-    return device
-
 
 def to_device(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     """A batch on the device, captions cut to the longest of the batch.

@@ -7,7 +7,6 @@ reading of the damaged files finds. A file that was cut short is refused or told
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import json
@@ -27,6 +26,7 @@ from discovla.data.annotations import convert, get_reader, read_annotations
 from discovla.data.annotations.base import validate
 from discovla.data.names import stem_of
 from discovla.errors import UserError
+from tests.campaigns.command import damage_command
 from tests.campaigns.damage import damage
 from tests.data.annotations.files import (
     ACTIVITYNET,
@@ -217,17 +217,7 @@ def run(cases: int, seed: int) -> list[Outcome]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Print how many were refused and read, and every fault; exit 1 if there is one."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", type=int, default=2000, metavar="N")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args(arguments)
-    outcomes = run(args.cases, args.seed)
-    faults = [outcome for outcome in outcomes if outcome.fault]
-    for outcome in faults:
-        print(f"{outcome.case}: {outcome.result}: {outcome.fault}")
-    counts = Counter(outcome.result for outcome in outcomes)
-    print(f"{len(outcomes)} cases, seed {args.seed}: {dict(counts)}, {len(faults)} faults")
-    return 1 if faults else 0
+    return damage_command(__doc__, run, 2000, arguments)
 
 
 if __name__ == "__main__":

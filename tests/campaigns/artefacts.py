@@ -7,12 +7,10 @@ do, or what it read is equal to what was written, bit for bit.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import random
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +39,7 @@ from discovla.training.checkpoint import (
     save_adapter,
 )
 from discovla.training.state import STATE_NAME, Identity, load_state, save_state
+from tests.campaigns.command import damage_command
 
 PAGE = 4096
 
@@ -311,17 +310,7 @@ def run(cases: int, seed: int) -> list[Outcome]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Print how many were refused and read, and every fault; exit 1 if there is one."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", type=int, default=5000, metavar="N")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args(arguments)
-    outcomes = run(args.cases, args.seed)
-    faults = [outcome for outcome in outcomes if outcome.fault]
-    for outcome in faults:
-        print(f"{outcome.case}: {outcome.result}: {outcome.fault}")
-    counts = Counter(outcome.result for outcome in outcomes)
-    print(f"{len(outcomes)} cases, seed {args.seed}: {dict(counts)}, {len(faults)} faults")
-    return 1 if faults else 0
+    return damage_command(__doc__, run, 5000, arguments)
 
 
 if __name__ == "__main__":

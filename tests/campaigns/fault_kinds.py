@@ -237,6 +237,7 @@ def damage(place: Place, stage: Stage, rng: random.Random, faults: int) -> Itera
         path = place.folder / name
         if not path.exists():
             continue
+        place.remove(*stage.targets)  # else nothing would read the file
         before = path.stat()
         how, content = damaged(path.read_bytes(), rng)
         path.write_bytes(content)

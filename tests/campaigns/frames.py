@@ -9,12 +9,10 @@ until all shards are there.
 
 from __future__ import annotations
 
-import argparse
 import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from pathlib import Path
 from discovla.data.annotations.base import Clip, to_table, write_annotations
 from discovla.data.clips import list_clips, write_clips
 from discovla.data.worker import DecodeWorker
+from tests.campaigns.command import kill_command
 from tests.data.videos import write_video
 
 SHARDS = 3
@@ -164,17 +163,13 @@ def _kill(
 
 def main() -> None:
     """Run the campaign of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    begin = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        outcome = campaign(args.kills, args.seed, Path(folder))
-    print(
-        f"{outcome.kills} kills, {outcome.with_leftovers} of them while a shard was written; "
-        f"{outcome.stages} finished stores of {SHARDS} shards, all as without kills "
-        f"({time.monotonic() - begin:.0f} s)"
+    kill_command(
+        __doc__,
+        campaign,
+        lambda found: (
+            f"{found.kills} kills, {found.with_leftovers} of them while a shard was written; "
+            f"{found.stages} finished stores of {SHARDS} shards, all as without kills"
+        ),
     )
 
 

@@ -11,14 +11,12 @@ to an index made at once.
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import os
 import random
 import shutil
 import signal
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +29,7 @@ from discovla.search.build import Options, build
 from discovla.search.model import Source, plain_clip
 from discovla.search.query import search
 from discovla.search.store import Index, Writer
+from tests.campaigns.command import kill_command
 
 OPTIONS = Options(device="cpu", batch=4, timeout=60, prune=True, commit_after=0)
 WINDOW = 1.0
@@ -238,18 +237,15 @@ def campaign(kills: int, seed: int, folder: Path, clips: int = 12) -> Outcome:
 
 def main() -> None:
     """Run the campaign of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    begin = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        found = campaign(args.kills, args.seed, Path(folder))
-    print(
-        f"{found.kills} kills, {found.writing} of them while a table was written; "
-        f"{found.committed} videos committed before a kill, none lost or doubled; {found.left} "
-        f"moments left by kills were swept out; the finished index equals one made at once "
-        f"({time.monotonic() - begin:.0f} s)"
+    kill_command(
+        __doc__,
+        campaign,
+        lambda found: (
+            f"{found.kills} kills, {found.writing} of them while a table was written; "
+            f"{found.committed} videos committed before a kill, none lost or doubled; "
+            f"{found.left} moments left by kills were swept out; the finished index equals one "
+            "made at once"
+        ),
     )
 
 

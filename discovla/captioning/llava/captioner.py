@@ -26,7 +26,7 @@ from discovla.captioning.llava.generation import Generator
 from discovla.captioning.llava.images import Images, set_grid
 from discovla.captioning.llava.memory import Limits, limits_of
 from discovla.captioning.loading import load_llava_next
-from discovla.cards import take_card
+from discovla.devices import resolve_device
 from discovla.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class LlavaNextCaptioner:
             raise UserError(f"captioner dtype is {dtype!r}; allowed: {', '.join(DTYPES)}")
         if max_new_tokens < 1 or (batch_size is not None and batch_size < 1):
             raise UserError("max_new_tokens and batch_size must be at least 1")
-        self.device = _device(device)
+        self.device = resolve_device(device)
         loaded = load_llava_next(model, revision, DTYPES[dtype])
         self.model: Any = loaded.model.to(self.device).eval()
         self.processor: Any = loaded.processor
@@ -295,32 +295,3 @@ class LlavaNextCaptioner:
             answer, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         return Caption(text.strip(), len(answer), "length" if length is None else "stop")
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto" and not torch.cuda.is_available():
-        return torch.device("cpu")
-    try:
-        device = torch.device("cuda" if name == "auto" else name)
-    except RuntimeError:
-        raise UserError(f"no device {name!r}; allowed: auto, cpu, cuda, cuda:N") from None
-    if device.type != "cuda":
-        return device
-    if not torch.cuda.is_available():
-        raise UserError("device cuda was asked for, but torch sees no CUDA device; use device: cpu")
-    count = torch.cuda.device_count()
-    if device.index is None:
-        return torch.device("cuda", _free_card(count))
-    if device.index >= count:
-        raise UserError(f"device {name} was asked for, but torch sees {count} CUDA devices")
-    return device
-
-
-def _free_card(count: int) -> int:
-    """A card that no other process has taken; if there is none, the one with the most memory."""
-    names = [str(torch.cuda.get_device_properties(n).uuid) for n in range(count)]
-    taken = take_card(names)
-    if taken is not None:
-        return taken
-    log.warning("all %d GPUs are taken by other processes; this one shares a card", count)
-    return max(range(count), key=lambda n: torch.cuda.mem_get_info(n)[0])
