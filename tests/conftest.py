@@ -41,7 +41,6 @@ def shared() -> Callable[[str], Path]:
 
 ALLOWED_SKIPS = (
     "reference data not present: shared/",
-    "no CUDA device",
     "no ffmpeg program",
     "no SLURM programs",
     "no browser",

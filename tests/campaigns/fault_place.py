@@ -18,6 +18,7 @@ import yaml
 
 from discovla.demo.world import write_world
 from discovla.files import sha256_file
+from discovla.lease import Owner
 from tests.workflow.run import command, edit, environment, workspace
 
 SIZES = {"train": 24, "val": 6, "test": 12}
@@ -150,8 +151,15 @@ class Place:
         return {name: sha256_file(self.folder / name) for name in TABLES}
 
     def left(self) -> list[str]:
-        """Temporary files and leases, of which none should be left."""
-        found = [*self.folder.rglob(".*.tmp-*"), *self.folder.rglob("*.lease")]
+        """Temporary files, and leases of processes at work, of which none should be left.
+
+        The lease of a killed process stays until the next job of the same output takes it over.
+        """
+        leases = {path: Owner.parse(path.read_bytes()) for path in self.folder.rglob("*.lease")}
+        found = [
+            path for path, owner in leases.items() if not (owner and owner.process.has_ended())
+        ]
+        found += self.folder.rglob(".*.tmp-*")
         found += [*self.folder.rglob("*.parts"), *self.folder.rglob("state/*")]
         return [str(path.relative_to(self.folder)) for path in found]
 

@@ -53,6 +53,8 @@ class Result:
     """What was not as it must be."""
     table: dict[str, str] = field(default_factory=dict)
     """Digests of its files."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Kinds of faults that this machine cannot bring about, and why."""
     rounds: int = 1
 
     def count(self) -> int:
@@ -111,7 +113,9 @@ def one_round(
     with small_disk(root / f"round{number}") as disk:
         folder = prepare(root / f"round{number}" / "demo", world)
         place = Place(folder, root / f"said{number}", disk)
-        allowed = [kind for kind in SHARES if kind not in impossible(place)]
+        left_out = impossible(place)
+        result.left_out = {kind.__name__: why for kind, why in left_out.items()}
+        allowed = [kind for kind in SHARES if kind not in left_out]
         for stage, kind, count in plan(rng, faults, allowed):
             before = steps[stage - 1].targets if stage else ()
             if not place.has(*before) and (failed := place.finish(*before)):
@@ -158,6 +162,7 @@ def campaign(faults: int, seed: int, root: Path, side_by_side: int) -> Result:
     for number, found in sorted(rounds.items()):
         total.records += found.records
         total.problems += found.problems
+        total.left_out |= found.left_out
         if found.table and found.table != expected:
             total.problems.append(f"round {number}: the table differs from the undisturbed one")
     wrong = [record for record in total.records if record.is_fault]
@@ -193,6 +198,8 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         result = campaign(args.faults, args.seed, Path(folder), args.side_by_side)
     print(as_markdown(result))
+    for kind, why in result.left_out.items():
+        print(f"\nleft out: {kind}: {why}")
     for problem in result.problems:
         print(f"\nPROBLEM: {problem}")
     print(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.report.browser import browser, opened
+from tests.browser import browser, opened
 from tests.report.results import HOSTILE
 
 pytestmark = pytest.mark.slow

@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from discovla.search.build import build
 from discovla.search.model import Source
 from discovla.search.store import Index
+from tests.browser import browser
 from tests.search.conftest import NAMES, OPTIONS
 from tests.search.server import serving
 
-FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    "--autoplay-policy=no-user-gesture-required",
-)
 WIDTHS = (1280, 390)
 
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is None:
-        pytest.skip("no browser: chromium is not installed")
-    with sync_playwright() as library:
-        browser = library.chromium.launch(executable_path=program, args=list(FLAGS))
-        yield browser
-        browser.close()
+    with browser("--autoplay-policy=no-user-gesture-required") as started:
+        yield started
 
 
 @pytest.fixture(scope="module")

@@ -18,15 +18,19 @@ OPTIONS = [
 
 
 @contextmanager
-def browser() -> Iterator[Any]:
-    """A started browser with a new profile; skips where no such program is installed."""
+def browser(*options: str) -> Iterator[Any]:
+    """A started browser with a new profile; skips where no such program is installed.
+
+    Args:
+        options: of its command line, besides those that every test needs.
+    """
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:
         pytest.skip(f"no browser: none of {', '.join(PROGRAMS)} is installed")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=program, args=OPTIONS)
+        started = playwright.chromium.launch(executable_path=program, args=[*OPTIONS, *options])
         try:
             yield started
         finally:
