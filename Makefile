@@ -24,7 +24,7 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $(STAMP)
 
-demo: $(STAMP)  ## run the paper's experiment on the embedded demo world (about 10 minutes on 2 cores)
+demo: $(STAMP)  ## run the paper's experiment on the embedded demo world (5 to 10 minutes on 2 cores)
 	$(BIN)/snakemake demo --cores $(CORES)
 
 demo-all: $(STAMP)  ## every table and figure of the paper on the demo world

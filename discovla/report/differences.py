@@ -52,7 +52,7 @@ python -m discovla.report.differences
 measures them again.
 """
 ONE_SEED = """\
-With one seed these are single draws: Table 5 on the demo spreads by 0.4 to 4.7 points of R@sum
+With one seed these are single draws: Table 5 on the demo spreads by 0.7 to 6.0 points of R@sum
 between seeds, so a change below about 5 points says nothing, and larger ones ask for more seeds."""
 SEEDS = """\
 The standard deviation over seeds stands behind each change; one that is smaller than twice its
