@@ -47,6 +47,14 @@ ALLOWED_SKIPS = (
 )
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """The id of a case made of bytes: their number, for compressed bytes may hold the time of day.
+
+    Two workers of one run that name a case differently stop the run.
+    """
+    return f"{len(val)} bytes" if isinstance(val, bytes) else None
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A test may only be skipped for a reason that is listed here: none is lost unnoticed."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
