@@ -27,7 +27,7 @@ from discovla.captioning.tokens import CaptionTokens
 from discovla.data.annotations.base import Clip, of_split, read_annotations, to_table
 from discovla.data.annotations.base import write_annotations as write
 from discovla.data.shards import shard_name, shard_of
-from discovla.files import read_json, write_json
+from discovla.storage.files import read_json, write_json
 from discovla.tokenizer import ClipTokenizer
 
 CLIPS, CAPTIONS, FRAMES, SHARDS = 9000, 20, 12, 64

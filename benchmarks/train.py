@@ -29,11 +29,11 @@ from benchmarks.interleave import Timing, interleave, print_timings
 from benchmarks.methods import REAL, SMALL, Size, make_batch
 from benchmarks.released import Released
 from discovla.experiments import Experiments
-from discovla.files import read_json
 from discovla.models import encoder, kernels
 from discovla.models.backbone import build_backbone
 from discovla.models.retriever import Retriever, build_retriever
 from discovla.settings import RunSettings
+from discovla.storage.files import read_json
 from discovla.training.gradients import backward
 
 LOSS_LIMIT, GRADIENT_LIMIT = 1e-5, 1e-4

@@ -28,9 +28,9 @@ from discovla.config import (
 )
 from discovla.errors import UserError
 from discovla.identity import captions_identity, frames_identity
+from discovla.methods.options import read_settings
 from discovla.models.dims import read_dims
 from discovla.runs import PAPER_BACKBONE, POSTS, SELECTIONS, Row, Run
-from discovla.settings import RunSettings
 
 __all__ = ["ID", "PAPER_BACKBONE", "POSTS", "SELECTIONS", "Experiments", "Row", "Run", "located"]
 
@@ -153,7 +153,7 @@ class Experiments:
             "method": method,
             "backbone": entry["backbones"][backbone],
         }
-        settings = RunSettings.from_mapping(values, where)
+        settings = read_settings(values, where)
         found = self.backbone(settings.backbone, where)
         if dims := read_dims(found["architecture"]):
             try:

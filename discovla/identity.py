@@ -9,8 +9,8 @@ from typing import Any
 from discovla.captioning.fingerprint import folder_fingerprint
 from discovla.captioning.prompt import PROMPTS
 from discovla.errors import UserError
-from discovla.files import content_hash
 from discovla.settings import FRAME_STORAGE, RunSettings
+from discovla.storage.files import content_hash
 
 #: What else of a captioner decides its answers; hashed where it is not this.
 CAPTIONER_DEFAULTS = {"engine": "transformers", "grid": "processor", "sampling": None}

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from discovla.files import content_hash
 from discovla.settings import RunSettings
+from discovla.storage.files import content_hash
 
 POSTS = ("none", "dsl", "qbnorm")
 SELECTIONS = ("last", "val_best", "test_best")

@@ -188,15 +188,19 @@ class RunSettings:
         return self.alpha > 0 or self.beta > 0
 
     @classmethod
-    def from_mapping(cls, values: Mapping[str, Any], where: str) -> RunSettings:
-        """Cast and check `values`; `where` names the file and row for the error message.
+    def from_mapping(
+        cls, values: Mapping[str, Any], where: str, own: type[Options] = Options
+    ) -> RunSettings:
+        """Cast and check `values`; `methods.options.read_settings` also knows what `own` is.
+
+        Args:
+            values: settings by name.
+            where: the file and row, for the error message.
+            own: the class of the method's own settings.
 
         Raises:
             UserError: an unknown name, a missing constant, a wrong type or a value out of range.
         """
-        from discovla.methods.options import OPTIONS  # those classes build on this module
-
-        own = OPTIONS.get(str(values.get("method")), Options)
         common = {f.name: f for f in fields(cls) if f.name != "options"}
         special = {f.name: f for f in fields(own)}
         for name in values:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from tokenizers.models import BPE
 
 from discovla.errors import UserError
-from discovla.files import sha256_file
+from discovla.storage.files import sha256_file
 
 END = "</w>"
 _MARKS = ("<start_of_text>", "<end_of_text>")

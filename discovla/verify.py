@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from discovla.errors import UserError
-from discovla.files import read_record
+from discovla.storage.files import read_record
 
 if TYPE_CHECKING:
     import pandas as pd

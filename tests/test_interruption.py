@@ -76,7 +76,8 @@ def test_sigterm_lets_cleaning_up_happen_and_handlers_come_back() -> None:
 def test_a_command_ended_by_sigterm_says_so_and_leaves_no_half_file(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys\n"
-        "from discovla import cli, files\n"
+        "from discovla import cli\n"
+        "from discovla.storage import files\n"
         "from discovla.cli import methods\n"
         "def run(args):\n"
         f"    with files.atomic_path({str(tmp_path / 'out')!r}) as path:\n"

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from discovla.config import load_yaml
 from discovla.errors import UserError
-from discovla.files import content_hash
-from discovla.settings import RunSettings
+from discovla.methods.options import read_settings
+from discovla.storage.files import content_hash
 
 
 @pytest.fixture(scope="module")
@@ -21,14 +21,14 @@ def values() -> dict[str, Any]:
 
 
 def test_defaults_are_complete(values: dict[str, Any]) -> None:
-    settings = RunSettings.from_mapping(values, "test")
+    settings = read_settings(values, "test")
     assert (settings.alpha, settings.beta, settings.lr) == (0.3, 1.0, 6e-4)
     assert settings.to_dict()["vision_layers"] == 4
 
 
 def test_unknown_setting_names_file_key_and_known_keys(values: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=r"table1.yaml: 'alhpa' is not a known setting.*'alpha'"):
-        RunSettings.from_mapping({**values, "alhpa": 1}, "config/tables/table1.yaml")
+        read_settings({**values, "alhpa": 1}, "config/tables/table1.yaml")
 
 
 @pytest.mark.parametrize(
@@ -46,13 +46,13 @@ def test_unknown_setting_names_file_key_and_known_keys(values: dict[str, Any]) -
 )
 def test_bad_values_are_named(values: dict[str, Any], change: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        RunSettings.from_mapping({**values, **change}, "row b1")
+        read_settings({**values, **change}, "row b1")
 
 
 def test_missing_constant_is_named(values: dict[str, Any]) -> None:
     rest = {name: value for name, value in values.items() if name != "alpha"}
     with pytest.raises(UserError, match=r"no value for \['alpha'\]"):
-        RunSettings.from_mapping(rest, "row b1")
+        read_settings(rest, "row b1")
 
 
 @given(order=st.permutations(["alpha", "beta", "epochs", "lr", "frames"]), data=st.data())
@@ -62,21 +62,21 @@ def test_hash_ignores_order_and_number_type(order: list[str], data: st.DataObjec
     changed = {name: base[name] for name in order} | base
     as_float = data.draw(st.sampled_from(["alpha", "beta", "epochs"]))
     changed[as_float] = float(changed[as_float])
-    one = RunSettings.from_mapping(base, "a").hashed()
-    two = RunSettings.from_mapping(changed, "b").hashed()
+    one = read_settings(base, "a").hashed()
+    two = read_settings(changed, "b").hashed()
     assert content_hash(one) == content_hash(two)
 
 
 def test_behaviour_at_its_default_is_not_hashed(values: dict[str, Any]) -> None:
-    plain = RunSettings.from_mapping(values, "a").hashed()
-    same = RunSettings.from_mapping({**values, "attention": "ivfusion"}, "b").hashed()
-    other = RunSettings.from_mapping({**values, "attention": "video"}, "c").hashed()
+    plain = read_settings(values, "a").hashed()
+    same = read_settings({**values, "attention": "ivfusion"}, "b").hashed()
+    other = read_settings({**values, "attention": "video"}, "c").hashed()
     assert plain == same
     assert "attention" not in plain
     assert other["attention"] == "video"
 
 
 def test_captions_do_not_enter_the_settings_hash(values: dict[str, Any]) -> None:
-    guided = RunSettings.from_mapping(values, "a")
-    unguided = RunSettings.from_mapping({**values, "captions": "unguided"}, "b")
+    guided = read_settings(values, "a")
+    unguided = read_settings({**values, "captions": "unguided"}, "b")
     assert guided.hashed() == unguided.hashed()

@@ -15,7 +15,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from discovla.data.annotations import get_reader
 from discovla.demo import weights as clip_weights
 from discovla.errors import UserError
-from discovla.files import read_json
+from discovla.storage.files import read_json
 from discovla.tokenizer import ClipTokenizer, cleaned, clip_merges
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)

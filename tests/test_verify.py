@@ -9,7 +9,7 @@ import pytest
 
 from discovla.cli import main
 from discovla.errors import UserError
-from discovla.files import write_json
+from discovla.storage.files import write_json
 from discovla.verify import METRIC_KEYS, verify
 
 METRICS = dict.fromkeys(METRIC_KEYS, 1) | {"run_id": "lora-x", "seed": 0}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from discovla.errors import UserError
-from discovla.files import content_hash
+from discovla.storage.files import content_hash
 
 #: Configuration, tokenizer, conversation template: read whole.
 _TEXTS = (".json", ".jinja", ".txt", ".model")

@@ -12,7 +12,7 @@ from discovla.captioning.engine import fault_of
 from discovla.data.annotations.base import of_split, read_annotations
 from discovla.data.store import FrameStore
 from discovla.errors import UserError
-from discovla.files import read_json
+from discovla.storage.files import read_json
 
 log = logging.getLogger(__name__)
 

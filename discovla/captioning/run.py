@@ -20,8 +20,8 @@ from discovla.captioning.engine import Caption, Captioner, fault_of
 from discovla.captioning.prompt import PROMPTS, prompt_text
 from discovla.data.store import FrameStore
 from discovla.errors import UserError
-from discovla.files import content_hash
 from discovla.interruption import StopRequest
+from discovla.storage.files import content_hash
 
 log = logging.getLogger(__name__)
 

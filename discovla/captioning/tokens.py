@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from discovla.captioning.table import CaptionTable
 from discovla.data.tables import parse_metadata, readable, with_metadata
 from discovla.errors import UserError
-from discovla.files import atomic_path, content_hash, sha256_file
+from discovla.storage.files import atomic_path, content_hash, sha256_file
 from discovla.tokenizer import ClipTokenizer
 
 log = logging.getLogger(__name__)

@@ -100,7 +100,7 @@ def parse_rules(texts: list[str]) -> dict[str, str]:
 def run_clips(args: argparse.Namespace) -> int:
     """Find, probe and write; exit 0 also without some videos, unless --strict forbids it."""
     from discovla.data.clips import read_clips
-    from discovla.lease import hold
+    from discovla.storage.lease import hold
 
     with hold(args.output) as lease:
         if not lease.made_meanwhile(lambda: read_clips(args.output)):

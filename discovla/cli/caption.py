@@ -138,7 +138,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 def run_caption(args: argparse.Namespace) -> int:
     """Caption one shard, unless another process does."""
     from discovla.captioning import table
-    from discovla.lease import hold
+    from discovla.storage.lease import hold
 
     # Before the model is loaded: a process that waits needs no GPU.
     with hold(args.output) as lease:

@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     from discovla.data.configured import check_configured, judge_configured
     from discovla.errors import UserError
     from discovla.experiments import Experiments
-    from discovla.files import write_record
+    from discovla.storage.files import write_record
 
     jobs = args.jobs if args.jobs is not None else os.cpu_count() or 1
     if jobs < 1:

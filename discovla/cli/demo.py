@@ -36,7 +36,7 @@ def add_parser(subparsers: Any) -> None:
 
 def _run_world(args: argparse.Namespace) -> int:
     from discovla.demo.world import write_world
-    from discovla.lease import hold
+    from discovla.storage.lease import hold
 
     with hold(args.output) as lease:
         if not lease.made_meanwhile(lambda: None):
@@ -47,7 +47,7 @@ def _run_world(args: argparse.Namespace) -> int:
 def _run_pretrain(args: argparse.Namespace) -> int:
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch starts its threads
     from discovla.demo.pretrain import pretrain
-    from discovla.lease import hold
+    from discovla.storage.lease import hold
 
     with hold(args.output):
         pretrain(args.output, seed=args.seed)

@@ -36,7 +36,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the folder."""
-    from discovla.export import export
+    from discovla.deploy.export import export
 
     export(args.folder, args.output, args.format)
     print(f"{args.output}: see its README.md")

@@ -52,7 +52,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Encode and write."""
-    from discovla.lease import hold
+    from discovla.storage.lease import hold
 
     with hold(args.output) as lease:
         if not lease.made_meanwhile(lambda: _check(args)):

@@ -78,7 +78,7 @@ def metrics(args: argparse.Namespace) -> int:
     """Measure, write and print."""
     found = _of_features(args) if args.features else _of_matrix(args)
     if args.output:
-        from discovla.files import write_json
+        from discovla.storage.files import write_json
 
         write_json(args.output, found)
     if args.json:

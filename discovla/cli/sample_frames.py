@@ -56,7 +56,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Decode and write one shard; exit 0 also if single videos fail."""
     from discovla.data.store import FrameStore
-    from discovla.lease import hold
+    from discovla.storage.lease import hold
 
     with hold(args.output) as lease:
         if not lease.made_meanwhile(lambda: FrameStore([args.output], args.frames_id)):

@@ -74,7 +74,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, or go on."""
-    from discovla.lease import hold
+    from discovla.storage.lease import hold
     from discovla.training.checkpoint import read_run_config
     from discovla.training.loop import train
     from discovla.training.processes import joined

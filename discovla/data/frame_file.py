@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from discovla.data.tables import with_metadata
-from discovla.files import atomic_path
+from discovla.storage.files import atomic_path
 
 SCHEMA = pa.schema(
     [

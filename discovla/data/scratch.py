@@ -11,8 +11,8 @@ from pathlib import Path
 
 from discovla.data.shards import complete_shards
 from discovla.errors import UserError
-from discovla.files import atomic_path, content_hash
-from discovla.lease import hold
+from discovla.storage.files import atomic_path, content_hash
+from discovla.storage.lease import hold
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from discovla.errors import UserError
-from discovla.files import atomic_path
-from discovla.seal import KEY, OPEN, check_seal, seal
+from discovla.storage.files import atomic_path
+from discovla.storage.seal import KEY, OPEN, check_seal, seal
 
 METADATA_KEY = b"discovla"
 SCHEMA_VERSION = 2

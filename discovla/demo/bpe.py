@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 
-from discovla.files import atomic_write
+from discovla.storage.files import atomic_write
 
 _PIECES = re.compile(r"[a-z]+|[0-9]|[^\sa-z0-9]+")
 

@@ -20,7 +20,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import save_file
 
 from discovla.demo.scene import SIZE
-from discovla.files import atomic_path, write_json
+from discovla.storage.files import atomic_path, write_json
 
 CONTEXT_LENGTH = 40
 """Tokens of a caption with both marks: room for the 32 that retrieval uses."""

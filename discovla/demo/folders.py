@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from discovla.errors import UserError
-from discovla.files import remove_leftovers, sync_folder, temporary_prefix
+from discovla.storage.files import remove_leftovers, sync_folder, temporary_prefix
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from discovla.demo.pretrain_llava import measure_captions, pretrain_llava
 from discovla.demo.quality import retrieval_recall, zero_shot_accuracy
 from discovla.demo.weights import CONTENTS, LOG, versions, write_readme
 from discovla.demo.world import SPLITS, decode_video, middle_frames, write_world
-from discovla.files import write_json
+from discovla.storage.files import write_json
 
 FRAMES_PER_VIDEO = 8
 

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from discovla.errors import UserError
-from discovla.files import atomic_write, sha256_file
+from discovla.storage.files import atomic_write, sha256_file
 
 WEIGHTS = Path(__file__).parent / "weights"
 CLIP = WEIGHTS / "clip"

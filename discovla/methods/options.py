@@ -6,7 +6,9 @@ chose stand in config/methods.yaml. A method without settings of its own needs n
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from discovla.errors import UserError
 from discovla.models.dims import Dims
@@ -202,3 +204,16 @@ OPTIONS: dict[str, type[Options]] = {
     "mv_adapter": MVAdapterOptions,
 }
 """Method → the class of its own settings; a method not listed has none."""
+
+
+def read_settings(values: Mapping[str, Any], where: str) -> RunSettings:
+    """All settings of a run, its method's own included, cast and checked.
+
+    Args:
+        values: settings by name; `method` decides which others there are.
+        where: the file and row, for the error message.
+
+    Raises:
+        UserError: an unknown name, a missing constant, a wrong type or a value out of range.
+    """
+    return RunSettings.from_mapping(values, where, OPTIONS.get(str(values.get("method")), Options))

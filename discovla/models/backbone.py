@@ -16,9 +16,9 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from discovla.errors import UserError
-from discovla.files import read_json
 from discovla.models.dims import CONFIG_NAME, LOCAL_PREFIX, Dims, TowerDims
 from discovla.models.weights import find_weights, load_strictly, read_state_dict
+from discovla.storage.files import read_json
 from discovla.tokenizer import ClipTokenizer
 
 BPE_NAME = "bpe.txt.gz"

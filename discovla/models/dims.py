@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from discovla.files import read_json
+from discovla.storage.files import read_json
 
 VISION, TEXT = "vision", "text"
 LOCAL_PREFIX = "local-dir:"

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from discovla.errors import UserError
-from discovla.files import sha256_file
+from discovla.storage.files import sha256_file
 
 _ARCHIVE_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 """Numbers that OpenAI's archives carry among their tensors."""

@@ -20,11 +20,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from discovla.errors import UserError
-from discovla.files import read_json
+from discovla.methods.options import read_settings
 from discovla.models.backbone import Backbone, build_backbone
 from discovla.models.hooks import Batch
 from discovla.models.weights import load_strictly
 from discovla.settings import RunSettings
+from discovla.storage.files import read_json
 
 HEAD_WIDTH = 64
 OUTPUT_LIMIT, GRADIENT_LIMIT, TRACE_LIMIT = 1e-4, 1e-3, 1e-3
@@ -150,7 +151,7 @@ class Case:
             **dict.fromkeys(("vision_layers", "text_layers", "alpha", "beta"), 0),
             **dict.fromkeys(("weight_decay", "warmup", "clip_norm"), 0),
         }
-        return RunSettings.from_mapping({**defaults, **values}, "golden case")
+        return read_settings({**defaults, **values}, "golden case")
 
 
 def errors(

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from discovla.files import atomic_write
+from discovla.storage.files import atomic_write
 
 SOURCE = Path("docs/differences.yaml")
 EFFECTS = Path("docs/effects.csv")

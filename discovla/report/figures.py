@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 
 from discovla.experiments import Experiments
-from discovla.files import atomic_write
 from discovla.report.pictures import AWAY, NEARER, drawing, plain
 from discovla.report.tables import build_table
+from discovla.storage.files import atomic_write
 
 _PANEL, _HEIGHT, _LINE = 4.4, 3.5, 0.17
 """Inches: a panel, and a line of text below all of them."""

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from discovla.experiments import Experiments
-from discovla.files import atomic_write
 from discovla.retrieval.evaluate import evaluate_features
+from discovla.storage.files import atomic_write
 
 
 def build_grid(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from discovla.errors import UserError
-from discovla.files import atomic_path
+from discovla.storage.files import atomic_path
 
 FORMATS = (".svg", ".png")
 #: Characters that XML cannot hold, whatever the escaping.

@@ -13,10 +13,10 @@ import pandas as pd
 from discovla.data.annotations.base import read_annotations
 from discovla.errors import UserError
 from discovla.experiments import Experiments, Row
-from discovla.files import atomic_write
 from discovla.report.pictures import AWAY, NEARER, UNCHANGED, drawing, plain
 from discovla.retrieval.metrics import CUTS
 from discovla.retrieval.ranked import Ranking, rank_queries
+from discovla.storage.files import atomic_write
 
 COLUMNS = [
     *("caption_id", "clip_id", "caption", "rank_before", "rank_after", "places_gained"),

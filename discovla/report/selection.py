@@ -12,9 +12,9 @@ from typing import Any
 import pandas as pd
 
 from discovla.errors import UserError
-from discovla.files import atomic_write
 from discovla.retrieval.evaluate import evaluate_features
 from discovla.runs import SELECTIONS
+from discovla.storage.files import atomic_write
 
 METRICS = ("R@1", "R@5", "R@10", "R@sum", "MnR")
 MEASURE = "t2v_R@sum"

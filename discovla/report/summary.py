@@ -9,9 +9,9 @@ import pandas as pd
 
 from discovla.errors import UserError
 from discovla.experiments import Experiments
-from discovla.files import atomic_write
 from discovla.provenance import code_version
 from discovla.report.tables import build_table, to_markdown
+from discovla.storage.files import atomic_write
 
 
 def stage_times(folder: Path) -> pd.DataFrame:

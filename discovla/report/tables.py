@@ -12,7 +12,7 @@ import pandas as pd
 
 from discovla.errors import UserError
 from discovla.experiments import Experiments, Row
-from discovla.files import atomic_write, read_record
+from discovla.storage.files import atomic_write, read_record
 
 RECONSTRUCTION = "reconstruction"
 TEST_BEST = "Checkpoint chosen on the test set itself: an upper bound, not a result."

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from discovla.data.dataset import EvalClips, EvalTexts
 from discovla.errors import UserError
 from discovla.retrieval.rows import write_rows
-from discovla.tensors import VERSION, save_tensors
+from discovla.storage.tensors import VERSION, save_tensors
 from discovla.training.checkpoint import Run, load_trained, trained_parameters
 from discovla.training.data import data_identity, open_annotations, open_frames, token_ids
 from discovla.training.device import reproducible, to_device

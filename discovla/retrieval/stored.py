@@ -12,7 +12,7 @@ import numpy as np
 
 from discovla.errors import UserError
 from discovla.retrieval.metrics import Array
-from discovla.tensors import read_tensors
+from discovla.storage.tensors import read_tensors
 
 SIM_KEYS = ("sim", "sims", "test_sims")
 BANK_KEYS = ("bank", "bank_sim", "bank_sims")

@@ -20,12 +20,12 @@ from tqdm import tqdm
 from discovla.data.decode.request import MEND
 from discovla.data.worker import DecodeWorker
 from discovla.errors import UserError
-from discovla.files import read_json, sha256_file
 from discovla.search import store
 from discovla.search.model import Encoder, Source
 from discovla.search.sources import Item, list_items, printable
 from discovla.search.store import Encoded, Moment, Stamp, Writer
 from discovla.search.windows import Sampling, Video, read_video
+from discovla.storage.files import read_json, sha256_file
 
 log = logging.getLogger(__name__)
 

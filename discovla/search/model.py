@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from discovla.data.augment import prepare
 from discovla.errors import UserError
 from discovla.experiments import Experiments
-from discovla.files import atomic_path, sha256_file, write_json
+from discovla.methods.options import read_settings
 from discovla.models.dims import LOCAL_PREFIX
 from discovla.search.windows import Frames, Sampling
-from discovla.settings import RunSettings
+from discovla.storage.files import atomic_path, sha256_file, write_json
 from discovla.training.checkpoint import load_trained, read_run_config
 
 CONFIG, ADAPTER = "config.json", "adapter.safetensors"
@@ -88,7 +88,7 @@ def plain_clip(name: str, weights: Path | None, config: Path) -> Source:
         "method": "zero_shot",
         "backbone": name,
     }
-    settings = RunSettings.from_mapping(values, "config/defaults.yaml")
+    settings = read_settings(values, "config/defaults.yaml")
     content = {
         "schema": 1,
         "run_id": f"zero-shot-{name}",

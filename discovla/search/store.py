@@ -28,9 +28,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from discovla.errors import UserError
-from discovla.files import content_hash, read_json, write_json
 from discovla.search.sources import Item
 from discovla.search.vectors import VECTOR, VectorTable, vectors
+from discovla.storage.files import content_hash, read_json, write_json
 
 SCHEMA_VERSION = 1
 CURRENT, SETTINGS, MODEL, UNREADABLE, LOCK = (

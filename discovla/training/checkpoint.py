@@ -13,12 +13,13 @@ from torch import Tensor
 
 from discovla.devices import resolve_device
 from discovla.errors import UserError
-from discovla.files import read_record
+from discovla.methods.options import read_settings
 from discovla.models.backbone import Backbone, load_backbone
 from discovla.models.retriever import Retriever, build_retriever
 from discovla.provenance import code_version
 from discovla.settings import RunSettings
-from discovla.tensors import read_tensors, save_tensors
+from discovla.storage.files import read_record
+from discovla.storage.tensors import read_tensors, save_tensors
 
 SCHEMA_VERSION = 1
 BESIDE = "beside:"
@@ -81,7 +82,7 @@ def open_run(
         where: the config's file, for error messages.
     """
     check_run_config(config, where)
-    settings = RunSettings.from_mapping(config["settings"], where)
+    settings = read_settings(config["settings"], where)
     target = resolve_device(device)
     backbone = load_backbone(config["backbone"])
     retriever = build_retriever(settings, backbone, seed).to(target).eval()

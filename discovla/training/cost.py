@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from discovla.files import read_json, write_json
+from discovla.storage.files import read_json, write_json
 from discovla.training.processes import World
 from discovla.training.state import Identity
 

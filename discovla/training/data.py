@@ -22,8 +22,8 @@ from discovla.data.sampler import EpochSampler, Key
 from discovla.data.scratch import near
 from discovla.data.store import FrameStore
 from discovla.errors import UserError
-from discovla.files import content_hash
 from discovla.models.backbone import Backbone
+from discovla.storage.files import content_hash
 from discovla.training.checkpoint import Run
 from discovla.training.processes import ALONE, World
 

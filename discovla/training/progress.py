@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from discovla.files import atomic_write
+from discovla.storage.files import atomic_write
 
 LOG = logging.getLogger(__name__)
 LOG_SECONDS = 10.0

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from discovla.errors import UserError
-from discovla.tensors import read_tensors, save_tensors
+from discovla.storage.tensors import read_tensors, save_tensors
 from discovla.training.progress import Row
 
 STATE_NAME = "state.safetensors"

@@ -28,10 +28,10 @@ from discovla.data.clips import read_clips, write_clips
 from discovla.data.frame_file import record_batch, shard_file
 from discovla.data.store import FrameStore
 from discovla.errors import UserError
-from discovla.files import read_record, write_record
 from discovla.retrieval.rows import read_rows, rows_path, write_rows
 from discovla.retrieval.stored import read_features, read_texts
-from discovla.tensors import save_tensors
+from discovla.storage.files import read_record, write_record
+from discovla.storage.tensors import save_tensors
 from discovla.training.checkpoint import (
     adapter_metadata,
     read_adapter,

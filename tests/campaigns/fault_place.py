@@ -17,8 +17,8 @@ from pathlib import Path
 import yaml
 
 from discovla.demo.world import write_world
-from discovla.files import sha256_file
-from discovla.lease import Owner
+from discovla.storage.files import sha256_file
+from discovla.storage.lease import Owner
 from tests.workflow.run import command, edit, environment, workspace
 
 SIZES = {"train": 24, "val": 6, "test": 12}

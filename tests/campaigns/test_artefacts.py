@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from discovla import files, tensors
 from discovla.data import tables
+from discovla.storage import files, tensors
 from tests.campaigns import artefacts
 from tests.campaigns.artefacts import ARTEFACTS, run
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from discovla.cli import main
-from discovla.files import read_json
+from discovla.storage.files import read_json
 from discovla.verify import verify
 from tests.data.checks.world import clip, dataset
 from tests.data.videos import write_video

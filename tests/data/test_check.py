@@ -12,7 +12,7 @@ from discovla.data.checks.videos import Look
 from discovla.data.checks.work import Frames, Plan
 from discovla.data.requirements import Weights, captioner_weights
 from discovla.errors import CheckFailed, UserError
-from discovla.files import canonical_json
+from discovla.storage.files import canonical_json
 from tests.data.checks.world import clip, dataset
 from tests.data.videos import write_video
 

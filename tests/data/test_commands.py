@@ -11,7 +11,7 @@ import pytest
 from discovla.cli import main
 from discovla.data.annotations import read_annotations, read_metadata
 from discovla.data.store import FrameStore
-from discovla.files import write_json
+from discovla.storage.files import write_json
 from tests.data.conftest import World
 
 

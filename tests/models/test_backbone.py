@@ -13,8 +13,8 @@ from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import save_file
 
 from discovla.errors import UserError
-from discovla.files import sha256_file
 from discovla.models.backbone import Tokenizer, build_backbone, load_backbone, meta_backbone
+from discovla.storage.files import sha256_file
 from tests.models import tiny
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from discovla.methods.options import read_settings
 from discovla.models.backbone import Backbone, build_backbone
 from discovla.models.retriever import Retriever, build_retriever
 from discovla.settings import RunSettings
@@ -58,7 +59,7 @@ def settings(method: str = "discovla", **changes: Any) -> RunSettings:
         "sampling_fps": 1.0,
         "captioner": "none",
     }
-    return RunSettings.from_mapping({**values, **changes}, "test")
+    return read_settings({**values, **changes}, "test")
 
 
 def backbone(seed: int = 0) -> Backbone:

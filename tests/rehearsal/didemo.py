@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from discovla.files import write_json
+from discovla.storage.files import write_json
 from tests.rehearsal.cut import Cut
 from tests.rehearsal.films import Film
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from discovla.files import atomic_write
+from discovla.storage.files import atomic_write
 from tests.rehearsal.cut import Cut
 from tests.rehearsal.films import Film
 

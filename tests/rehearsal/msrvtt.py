@@ -6,7 +6,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from discovla.files import atomic_write, write_json
+from discovla.storage.files import atomic_write, write_json
 from tests.rehearsal.cut import Cut
 from tests.rehearsal.films import Film
 

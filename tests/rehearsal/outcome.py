@@ -12,7 +12,7 @@ import pandas as pd
 from discovla.data.annotations import read_metadata
 from discovla.data.clips import read_clips
 from discovla.experiments import Experiments, Run
-from discovla.files import read_json
+from discovla.storage.files import read_json
 from tests.rehearsal.cut import STEPS, Cut
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from discovla.files import atomic_path, sha256_file
+from discovla.storage.files import atomic_path, sha256_file
 
 
 def write_openai_archive(path: Path, architecture: str = "ViT-B-32-quickgelu") -> str:

@@ -18,13 +18,13 @@ from discovla.data.annotations.base import Clip, to_table, write_annotations
 from discovla.data.check import check_dataset
 from discovla.data.frame_file import record_batch, shard_file
 from discovla.experiments import Experiments, Row
-from discovla.files import write_json
 from discovla.report.figures import build_figure, write_figure
 from discovla.report.rank_changes import build_rank_changes, write_rank_changes
 from discovla.report.tables import build_table, write_table
 from discovla.retrieval.evaluate import evaluate_features
 from discovla.retrieval.rows import write_rows
-from discovla.tensors import save_tensors
+from discovla.storage.files import write_json
+from discovla.storage.tensors import save_tensors
 from tests.captioning.conftest import FakeCaptioner
 from tests.data.checks.world import clip as entry
 from tests.data.checks.world import dataset as write_dataset

@@ -8,8 +8,8 @@ import pandas as pd
 from PIL import Image
 
 from discovla.experiments import Experiments
-from discovla.files import write_json
 from discovla.report.figures import build_figure, write_figure
+from discovla.storage.files import write_json
 from tests.report.test_captions import texts_of
 from tests.report.test_tables import metrics, metrics_files
 

@@ -12,11 +12,11 @@ import pytest
 
 from discovla.cli import main
 from discovla.errors import UserError
-from discovla.files import write_json
 from discovla.report.page.content import Gatherer
 from discovla.report.page.render import write_report
 from discovla.report.page.work import duration
 from discovla.report.tables import build_row
+from discovla.storage.files import write_json
 from tests.report import results
 from tests.report.results import DATASET, HOSTILE, World
 

@@ -13,13 +13,13 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from discovla.errors import UserError
-from discovla.files import read_json
 from discovla.report.rank_changes import COLUMNS, RankChanges, write_rank_changes
 from discovla.retrieval.evaluate import evaluate_features
 from discovla.retrieval.ranked import rank_queries
 from discovla.retrieval.rows import read_rows, write_rows
 from discovla.retrieval.stored import read_features
-from discovla.tensors import save_tensors
+from discovla.storage.files import read_json
+from discovla.storage.tensors import save_tensors
 from discovla.verify import verify
 from tests.report import results
 from tests.report.results import DATASET, HOSTILE, World

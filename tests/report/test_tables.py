@@ -14,7 +14,6 @@ import pytest
 from discovla.config import load_yaml
 from discovla.errors import UserError
 from discovla.experiments import Experiments, Row
-from discovla.files import write_json
 from discovla.report.tables import (
     COLUMNS,
     build_row,
@@ -24,6 +23,7 @@ from discovla.report.tables import (
     to_markdown,
     write_table,
 )
+from discovla.storage.files import write_json
 
 SEEDS = [0, 1, 2]
 

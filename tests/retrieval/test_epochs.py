@@ -14,7 +14,7 @@ from discovla.cli import main
 from discovla.errors import UserError
 from discovla.retrieval.epochs import checkpoints
 from discovla.retrieval.features import extract_features
-from discovla.tensors import read_tensors, save_tensors
+from discovla.storage.tensors import read_tensors, save_tensors
 from discovla.training.loop import train
 from tests.training import world as worlds
 from tests.training.world import World

@@ -17,11 +17,11 @@ from discovla.data.annotations.base import read_annotations, read_metadata
 from discovla.data.augment import prepare
 from discovla.data.store import FrameStore
 from discovla.errors import UserError
-from discovla.files import content_hash
 from discovla.retrieval.evaluate import evaluate_features
 from discovla.retrieval.features import extract_features
 from discovla.retrieval.rows import read_rows
 from discovla.retrieval.stored import read_features
+from discovla.storage.files import content_hash
 from discovla.training.checkpoint import load_trained
 from discovla.training.loop import train
 from tests.training import world as worlds

@@ -12,7 +12,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from discovla.errors import UserError
-from discovla.files import atomic_path
 from discovla.interruption import (
     TERMINATED,
     StopRequest,
@@ -20,6 +19,7 @@ from discovla.interruption import (
     requeue_if_preempted,
     terminable,
 )
+from discovla.storage.files import atomic_path
 
 STARTS = "starts"
 """Suffix of the file with a line per start: how often the work was done."""

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from discovla.files import read_json
+from discovla.storage.files import read_json
 from discovla.training import cost as module
 from discovla.training.cost import Cost, Meter, energy_joules
 from discovla.training.processes import ALONE, World

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from discovla.errors import CheckFailed
-from discovla.files import read_record
 from discovla.scripting import logged_to
+from discovla.storage.files import read_record
 
 SCRIPTS = sorted(Path("workflow/scripts").glob("*.py"))
 

@@ -9,7 +9,7 @@ from snakemake.exceptions import WorkflowError
 
 from discovla.errors import UserError
 from discovla.experiments import Experiments, ID, POSTS, SELECTIONS
-from discovla.files import read_record
+from discovla.storage.files import read_record
 from discovla.report.parts import compared, reported
 
 # Jobs must find the Python that runs Snakemake, also when no environment is activated, and this

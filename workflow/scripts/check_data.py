@@ -3,8 +3,8 @@
 from discovla.data.checks.page import page
 from discovla.data.configured import check_configured, judge_configured
 from discovla.experiments import Experiments
-from discovla.files import write_record
 from discovla.scripting import logged_to
+from discovla.storage.files import write_record
 
 with logged_to(snakemake.log[0]):
     experiments = Experiments.load(snakemake.config)

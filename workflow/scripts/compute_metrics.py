@@ -1,8 +1,8 @@
 """Features of the test split → ranks and recalls, plain or post-processed."""
 
-from discovla.files import write_record
 from discovla.retrieval.evaluate import evaluate_features
 from discovla.scripting import logged_to
+from discovla.storage.files import write_record
 
 with logged_to(snakemake.log[0]):
     metrics = evaluate_features(

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from discovla.files import write_json
 from discovla.report.selection import chosen_checkpoint
 from discovla.retrieval.evaluate import evaluate_features
 from discovla.scripting import logged_to
+from discovla.storage.files import write_json
 
 with logged_to(snakemake.log[0]):
     rule = snakemake.wildcards.selection

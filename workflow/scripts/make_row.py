@@ -1,9 +1,9 @@
 """One row of a table and its metrics → JSON."""
 
 from discovla.experiments import Experiments
-from discovla.files import write_record
 from discovla.report.tables import build_row
 from discovla.scripting import logged_to
+from discovla.storage.files import write_record
 
 with logged_to(snakemake.log[0]):
     wildcards = snakemake.wildcards

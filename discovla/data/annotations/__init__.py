@@ -19,7 +19,7 @@ from discovla.data.annotations.base import (
     write_annotations,
 )
 from discovla.errors import UserError
-from discovla.files import sha256_file
+from discovla.storage.files import sha256_file
 
 __all__ = [
     "READERS",

@@ -16,7 +16,7 @@ import pyarrow as pa
 from discovla.data.names import CONTROL
 from discovla.data.tables import SCHEMA_VERSION, parquet_metadata, read_table, write_table
 from discovla.errors import UserError
-from discovla.files import content_hash
+from discovla.storage.files import content_hash
 
 SPLITS = ("train", "val", "test")
 SCHEMA = pa.schema(

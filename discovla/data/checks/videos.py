@@ -23,7 +23,7 @@ from discovla.data.decode import Request
 from discovla.data.sampling import frame_range
 from discovla.data.worker import DEFAULT_TIMEOUT, DecodeWorker
 from discovla.errors import UserError
-from discovla.files import sha256_file
+from discovla.storage.files import sha256_file
 
 SAMPLE = 16
 """Files that a quick look opens: enough to know the usual size of a frame."""

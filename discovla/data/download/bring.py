@@ -16,7 +16,7 @@ from discovla.data.download.transfer import Policy, receive
 from discovla.data.download.unpack import unpack
 from discovla.data.requirements import captioner_weights
 from discovla.errors import UserError
-from discovla.files import read_json, write_json
+from discovla.storage.files import read_json, write_json
 
 NOT_PUBLISHED = "not published, recorded"
 

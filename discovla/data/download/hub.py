@@ -12,7 +12,7 @@ from typing import Any
 from discovla.data.download.part import require_space
 from discovla.data.requirements import hub_is_offline
 from discovla.errors import UserError
-from discovla.files import atomic_path, read_json
+from discovla.storage.files import atomic_path, read_json
 
 MODEL_FILES = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
 """What transformers reads of a model; pickles are left out."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from discovla.errors import UserError
-from discovla.files import write_json
+from discovla.storage.files import write_json
 
 LOG = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from discovla.data.download.check import BLOCK, DAMAGED, check_file
 from discovla.data.download.part import require_space
 from discovla.data.download.sources import Published, Refused, Source
-from discovla.files import atomic_path
+from discovla.storage.files import atomic_path
 
 LOG = logging.getLogger(__name__)
 

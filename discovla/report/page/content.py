@@ -15,7 +15,6 @@ from discovla.data.checks.page import count_rows, findings, headline
 from discovla.data.store import FrameStore
 from discovla.errors import UserError
 from discovla.experiments import PAPER_BACKBONE, Experiments
-from discovla.files import read_record
 from discovla.report.captions import ShownClip, captions_beside, first_captions, shown_clip
 from discovla.report.figures import Figure
 from discovla.report.gallery import Gallery, build_gallery
@@ -25,6 +24,7 @@ from discovla.report.page.media import file_address
 from discovla.report.page.tables import TableView, view
 from discovla.report.parts import reported
 from discovla.report.tables import COLUMNS, Table, notes, read_table, to_frame
+from discovla.storage.files import read_record
 
 CURVES = 40
 """Runs whose curves are drawn; the page names the others."""

@@ -12,11 +12,11 @@ import jinja2
 from markupsafe import Markup
 
 from discovla.experiments import Experiments
-from discovla.files import atomic_write
 from discovla.provenance import code_version
 from discovla.report.gallery import Gallery
 from discovla.report.page.content import Gatherer
 from discovla.report.page.media import frame_address
+from discovla.storage.files import atomic_write
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from discovla.errors import UserError
 from discovla.experiments import Experiments
-from discovla.files import read_record
 from discovla.report.parts import reported
 from discovla.report.summary import stage_times
+from discovla.storage.files import read_record
 
 
 @dataclass(frozen=True)

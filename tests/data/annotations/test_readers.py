@@ -6,7 +6,7 @@ import pytest
 
 from discovla.data.annotations import READERS, convert, get_reader, read_annotations
 from discovla.errors import UserError
-from discovla.files import sha256_file
+from discovla.storage.files import sha256_file
 from tests.data.annotations.files import (
     ACTIVITYNET,
     DEMO,

@@ -21,7 +21,7 @@ from discovla.data.annotations import (
 from discovla.data.annotations.base import SCHEMA, Clip, to_table, validate
 from discovla.data.names import CONTROL
 from discovla.errors import UserError
-from discovla.files import content_hash
+from discovla.storage.files import content_hash
 from tests.data.annotations.files import HOSTILE
 
 ids = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), min_size=1)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from discovla.data.annotations import get_reader
-from discovla.files import write_json
+from discovla.storage.files import write_json
 
 
 def clip(name: str, split: str = "train", captions: list[str] | None = None) -> dict[str, Any]:

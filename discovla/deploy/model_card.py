@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from discovla.files import read_record
+from discovla.storage.files import read_record
 
 METRICS = ("R@1", "R@5", "R@10", "R@sum", "MdR", "MnR")
 _SHOWN = (

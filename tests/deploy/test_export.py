@@ -14,11 +14,11 @@ import torch
 
 import discovla
 from discovla.cli import main
+from discovla.deploy.export import export, make_plain
+from discovla.deploy.model_card import LOADING
 from discovla.errors import UserError
-from discovla.export import export, make_plain
-from discovla.files import write_json
 from discovla.methods import METHODS
-from discovla.model_card import LOADING
+from discovla.storage.files import write_json
 from discovla.training.loop import train
 from tests.data.videos import write_video
 from tests.methods import every

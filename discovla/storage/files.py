@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from discovla.errors import UserError
-from discovla.owners import Process, this_process
+from discovla.storage.owners import Process, this_process
 
 _CHECKSUM, _SHA = "checksum", "sha256:"
 _TEMPORARY = re.compile(r"\..+\.tmp-(\w+)-(\d+)-(\d+)\.[^.]+(?:\.[^.]*)?")

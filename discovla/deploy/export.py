@@ -9,16 +9,16 @@ from typing import Any
 
 from safetensors.torch import save_file
 
+from discovla.deploy.inference import CONFIG_NAME, run_files
+from discovla.deploy.model_card import model_card
 from discovla.errors import UserError
-from discovla.files import atomic_path, atomic_write, write_json
-from discovla.inference import CONFIG_NAME, run_files
 from discovla.methods.lora import LoRA
-from discovla.model_card import model_card
 from discovla.models.backbone import BPE_NAME, merges_file, read_architecture
 from discovla.models.dims import CONFIG_NAME as CLIP_CONFIG
 from discovla.models.dims import LOCAL_PREFIX
 from discovla.models.merging import merge_lora
 from discovla.models.retriever import Retriever
+from discovla.storage.files import atomic_path, atomic_write, write_json
 from discovla.training.checkpoint import (
     BESIDE,
     Run,

@@ -15,16 +15,16 @@ from pathlib import Path
 
 import pytest
 
-from discovla import lease as module
 from discovla.errors import UserError
-from discovla.lease import Lease, Owner, hold
-from discovla.owners import Process, this_process
+from discovla.storage import lease as module
+from discovla.storage.lease import Lease, Owner, hold
+from discovla.storage.owners import Process, this_process
 
 # Appends a line when its work begins and one when it ends; `seconds` is how long that takes.
 WORKER = """
 import logging, os, sys, time
 from pathlib import Path
-from discovla import lease
+from discovla.storage import lease
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 lease.POLL, lease.REMIND, lease.SETTLING = 0.05, 0.2, 0.3
 lease.BEAT, lease.PATIENCE = float(sys.argv[3]), float(sys.argv[4])

@@ -9,8 +9,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from discovla.errors import UserError
-from discovla.files import atomic_path
-from discovla.seal import KEY, OPEN, check_seal, seal
+from discovla.storage.files import atomic_path
+from discovla.storage.seal import KEY, OPEN, check_seal, seal
 
 VERSION = "2"
 """Files of version 1 have no checksum; everything else is the same."""

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pytest
 from safetensors.numpy import save_file
 
-from discovla import files
 from discovla.demo.folders import replaced_folder
 from discovla.errors import UserError
-from discovla.files import atomic_path, atomic_write, write_json
-from discovla.owners import this_process
+from discovla.storage import files
+from discovla.storage.files import atomic_path, atomic_write, write_json
+from discovla.storage.owners import this_process
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +59,7 @@ def test_folders_are_cleaned_too(tmp_path: Path) -> None:
 def test_a_killed_writer_leaves_what_the_next_one_removes(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys\n"
-        "from discovla.files import atomic_write\n"
+        "from discovla.storage.files import atomic_write\n"
         "with atomic_write(sys.argv[1]) as handle:\n"
         "    handle.write('half'); handle.flush(); os.kill(os.getpid(), signal.SIGKILL)\n"
     )

@@ -23,8 +23,8 @@ from datetime import datetime
 from pathlib import Path
 
 from discovla.errors import UserError
-from discovla.files import writing
-from discovla.owners import Process, this_process
+from discovla.storage.files import writing
+from discovla.storage.owners import Process, this_process
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""A trained run outside the workflow: loaded in three lines, exported to a folder."""

@@ -1,0 +1,1 @@
+"""How anything gets on disk and stays sound: atomic writes, checksums, owners, leases."""
