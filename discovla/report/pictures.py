@@ -92,7 +92,8 @@ def _settle(figure: Any) -> None:
     The solver of the constrained layout goes through its variables by their addresses, so the last
     digits of a position differ between runs, and with them the names that an SVG gives to clips.
     """
-    figure.get_layout_engine().execute(figure)
+    if figure.axes:
+        figure.get_layout_engine().execute(figure)
     figure.set_layout_engine("none")
     for axes in figure.axes:
         axes.set_position([round(number, 6) for number in axes.get_position().bounds])
