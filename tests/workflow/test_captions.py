@@ -14,7 +14,7 @@ from discovla.errors import UserError
 from discovla.experiments import Experiments
 from tests.workflow.run import edit, snakemake, workspace
 
-SERVED = {"engine": "server", "url": "http://gpu7:8000/v1?a b", "api_key_env": "THE_KEY"}
+SERVED = {"engine": "server", "url": "http://gpu7:8000/a b/v1", "api_key_env": "THE_KEY"}
 
 
 def captions_id(experiments: Experiments, captions: str = "guided") -> str:
@@ -103,7 +103,14 @@ def test_a_served_model_needs_no_weights_here(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"engine": "server"}, {"url": "http://a/v1"}, {"engine": "telepathy"}]
+    "changes",
+    [
+        {"engine": "server"},
+        {"url": "http://a/v1"},
+        {"engine": "telepathy"},
+        {"engine": "server", "url": "http://me:word@a/v1"},
+        {"engine": "server", "url": "http://a/v1?key=word"},
+    ],
 )
 def test_settings_that_do_not_fit(tmp_path: Path, changes: dict[str, str]) -> None:
     with pytest.raises(UserError, match=r"captioners\.yaml.*demo-llava"):
@@ -120,7 +127,7 @@ def test_plan_of_a_served_captioner_and_of_the_pictures(tmp_path: Path) -> None:
     caption = re.findall(r"python -m discovla caption .*", output)
     assert len(caption) == 2
     for line in caption:
-        assert "--engine server --url 'http://gpu7:8000/v1?a b'" in line
+        assert "--engine server --url 'http://gpu7:8000/a b/v1'" in line
         assert "--api-key-env THE_KEY" in line
         assert "--max-new-tokens 20 --words 32" in line
         assert "--batch-size" not in line
