@@ -17,6 +17,7 @@ from tqdm import tqdm
 from discovla.captioning import table
 from discovla.captioning.clips import Answer, TrainingClip, rows_of, training_clips
 from discovla.captioning.engine import Caption, Captioner, fault_of
+from discovla.captioning.length import WORDS, tokens_read
 from discovla.captioning.prompt import PROMPTS, prompt_text
 from discovla.data.store import FrameStore
 from discovla.errors import UserError
@@ -53,6 +54,7 @@ def caption_shard(
     output: str | Path,
     *,
     captions_id: str,
+    words: int = WORDS,
     part_size: int = PART_SIZE,
 ) -> dict[str, Any]:
     """Ask `captioner` about every frame of every training clip of one shard.
@@ -67,6 +69,7 @@ def caption_shard(
         captioner: who answers.
         output: the shard of the caption table.
         captions_id: identity of these captions.
+        words: CLIP's tokens of a text, both marks included: what an answer should be enough for.
         part_size: captions generated between two saves.
 
     Returns:
@@ -86,6 +89,7 @@ def caption_shard(
         "frames_per_clip": store.frames,
         "kind": kind,
         "prompt": PROMPTS[kind],
+        "words": words,
         **captioner.describe(),
         "excluded": excluded,
         "absent": [],
@@ -105,7 +109,7 @@ def caption_shard(
         for path, name, part, is_done in zip(paths, names, parts, done, strict=True):
             stop.obey()
             if not is_done:
-                rows = _caption_part(part.clips, kind, store, captioner)
+                rows = _caption_part(part.clips, kind, store, captioner, tokens_read(words))
                 table.write_shard(rows, path, {**metadata, "part": name})
                 bar.update(part.size)
     _join(paths, output, metadata)
@@ -140,7 +144,7 @@ def _questions(clip: TrainingClip, kind: str, store: FrameStore) -> dict[Key, in
 
 
 def _caption_part(
-    part: Sequence[TrainingClip], kind: str, store: FrameStore, captioner: Captioner
+    part: Sequence[TrainingClip], kind: str, store: FrameStore, captioner: Captioner, read: int
 ) -> list[dict[str, Any]]:
     """The rows of some clips."""
     keys: list[Key] = []
@@ -151,9 +155,8 @@ def _caption_part(
         for key, position in _questions(clip, kind, store).items():
             keys.append(key)
             images.append(frames[position])
-    answers = dict(
-        zip(keys, _answers(images, [key.prompt for key in keys], captioner), strict=True)
-    )
+    found = _answers(images, [key.prompt for key in keys], captioner, read)
+    answers = dict(zip(keys, found, strict=True))
     rows: list[dict[str, Any]] = []
     for clip in part:
         meta = store.meta(clip.clip_id)
@@ -172,10 +175,10 @@ def _caption_part(
 
 
 def _answers(
-    images: Sequence[NDArray[np.uint8]], prompts: Sequence[str], captioner: Captioner
+    images: Sequence[NDArray[np.uint8]], prompts: Sequence[str], captioner: Captioner, read: int
 ) -> list[Answer]:
     """One answer per question; those with a fault are asked for once more."""
-    answers = [_answer(caption) for caption in captioner.caption(images, prompts)]
+    answers = [_answer(caption, read) for caption in captioner.caption(images, prompts)]
     retries: tuple[tuple[tuple[str, ...], dict[str, bool]], ...] = (
         (("empty", "repeated"), {"second_try": True}),
         (("unfinished",), {"longer": True}),
@@ -188,12 +191,12 @@ def _answers(
                 [images[i] for i in again], [prompts[i] for i in again], **how
             )
             for i, caption in zip(again, second, strict=True):
-                answers[i] = _better(answers[i], _answer(caption))
+                answers[i] = _better(answers[i], _answer(caption, read))
     return answers
 
 
-def _answer(caption: Caption) -> Answer:
-    return Answer.of(caption, fault_of(caption.text, caption.finish_reason) or "ok")
+def _answer(caption: Caption, read: int) -> Answer:
+    return Answer.of(caption, fault_of(caption.text, caption.finish_reason, read) or "ok")
 
 
 def _better(first: Answer, second: Answer) -> Answer:

@@ -65,7 +65,19 @@ def add_parser(subparsers: Any) -> None:
         help="captions generated together at most (default: auto, as many as memory allows)",
     )
     parser.add_argument(
-        "--max-new-tokens", type=int, default=40, help="longest answer (default: %(default)s)"
+        "--max-new-tokens",
+        type=int,
+        default=40,
+        metavar="N",
+        help="tokens of the longest answer (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--words",
+        type=int,
+        default=32,
+        metavar="N",
+        help="CLIP's tokens of a text, both marks included; an answer that is cut off before it "
+        "has as many is asked for once more (default: %(default)s)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     _add_answers(parser)
@@ -186,6 +198,7 @@ def _caption(args: argparse.Namespace) -> None:
         captioner,
         args.output,
         captions_id=args.captions_id,
+        words=args.words,
     )
 
 
@@ -205,6 +218,7 @@ def _ask_server(args: argparse.Namespace) -> None:
     caption_shard(
         *(args.frames, args.annotations, args.kind, captioner, args.output),
         captions_id=args.captions_id,
+        words=args.words,
     )
 
 
