@@ -76,6 +76,12 @@ def chosen_checkpoint(path: str | Path, rule: str) -> str:
     return str(lines["checkpoint"].iloc[0])
 
 
+def chosen_features(folder: str | Path, rule: str) -> Path:
+    """Test features of the checkpoint that a rule chooses for a seed's folder (…/seed{s})."""
+    name = chosen_checkpoint(Path(folder) / "selection.csv", rule)
+    return Path(folder) / "epochs" / f"{name}.test.safetensors"
+
+
 def tell(frame: pd.DataFrame) -> str:
     """One line per rule: what choosing would have gained over the last step, on the test split."""
     rows: Mapping[str, Any] = {rule: _choose(frame, rule) for rule in SELECTIONS}
