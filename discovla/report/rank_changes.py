@@ -26,6 +26,8 @@ COLUMNS = [
 ]
 _LISTED = 6
 """Queries that are written out below the picture, of each kind."""
+_NOTE = 0.14
+"""Inches of a line of notes."""
 
 
 @dataclass(frozen=True)
@@ -169,8 +171,9 @@ def write_rank_changes(changes: RankChanges, csv: str | Path, pictures: Sequence
 
 def draw(changes: RankChanges, path: str | Path) -> None:
     """Ranks against ranks, how many queries crossed each cut, and those that moved most."""
-    with drawing(path, (9.6, 7.4), dpi=200) as figure:
-        upper, lower = figure.subfigures(2, 1, height_ratios=[3, 2])
+    heights = [4.44, 2.96, *([0.1 + _NOTE * len(changes.notes)] if changes.notes else [])]
+    with drawing(path, (9.6, sum(heights)), dpi=200) as figure:
+        upper, lower, *below = figure.subfigures(len(heights), 1, height_ratios=heights)
         scatter, bars = upper.subplots(1, 2, width_ratios=[1.15, 1])
         _scatter(scatter, changes)
         _bars(bars, changes)
@@ -182,8 +185,9 @@ def draw(changes: RankChanges, path: str | Path) -> None:
         lost = changes.frame[changes.frame["places_gained"] < 0].tail(_LISTED)[::-1]
         _list(left, gained, "▲ came nearer the top by most places", NEARER)
         _list(right, lost, "▼ moved away by most places", AWAY)
-        notes = "\n".join(plain(note, 150, 1) for note in changes.notes)
-        lower.text(0.02, 0.01, notes, va="bottom", ha="left", fontsize=7, color="0.25")
+        for part in below:
+            notes = "\n".join(plain(note, 150, 1) for note in changes.notes)
+            part.text(0.02, 1, notes, va="top", ha="left", fontsize=7, color="0.25")
 
 
 def _scatter(panel: Any, changes: RankChanges) -> None:
