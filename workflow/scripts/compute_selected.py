@@ -5,7 +5,7 @@ from pathlib import Path
 from discovla.report.selection import chosen_checkpoint
 from discovla.retrieval.evaluate import evaluate_features
 from discovla.scripting import logged_to
-from discovla.storage.files import write_json
+from discovla.storage.files import write_record
 
 with logged_to(snakemake.log[0]):
     rule = snakemake.wildcards.selection
@@ -16,4 +16,4 @@ with logged_to(snakemake.log[0]):
         selection=rule,
         **snakemake.params.post,
     )
-    write_json(snakemake.output[0], metrics)
+    write_record(snakemake.output[0], metrics)
