@@ -82,6 +82,7 @@ def caption_shard(
     clips, excluded = training_clips(annotations, store)
     metadata = {
         "captions_id": captions_id,
+        "shard": Path(frames).stem,
         "frames_id": store.frames_id,
         "frames_per_clip": store.frames,
         "kind": kind,

@@ -94,7 +94,10 @@ def read_table(
     with readable(path, what):
         content = pq.read_table(path)
     if not content.schema.equals(schema):
-        raise UserError(f"{path}: columns are {content.schema.names}; {what} has {schema.names}")
+        raise UserError(
+            f"{path}: columns are {content.schema.names}; {what} has {schema.names}. Remove it and "
+            "run again."
+        )
     return content.to_pandas(), metadata
 
 

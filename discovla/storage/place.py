@@ -17,13 +17,15 @@ _DATA = r"resources/(?P<dataset>[^/]+)/"
 _RESULTS = r"results/(?P<dataset>[^/]+)/"
 _RUN = _RESULTS + r"runs/(?P<run_id>[^/]+)/"
 _SEED = _RUN + r"seed(?P<seed>\d+)/"
+_CAPTIONS = r"results/[^/]+/captions/(?P<captions_id>[0-9a-f]{10})"
 _FEATURES = r"(?P<split>test|val|bank)\.(?:safetensors|parquet)"
 _PLACES: list[tuple[re.Pattern[str], dict[str, str]]] = [
     (re.compile(f"(?:^|/){path}$"), fixed)
     for path, fixed in (
         (rf"{_DATA}(?:annotations|clips)\.parquet", {}),
         (r"resources/[^/]+/frames/(?P<frames_id>[0-9a-f]{10})/(?P<shard>\d+-of-\d+)\.arrow", {}),
-        (r"results/[^/]+/captions/(?P<captions_id>[0-9a-f]{10})(?:/[^/]+)?\.parquet", {}),
+        (rf"{_CAPTIONS}\.parquet", {"shard": "all"}),
+        (rf"{_CAPTIONS}/(?P<shard>\d+-of-\d+)\.parquet", {}),
         (rf"{_RESULTS}check\.json", {}),
         (rf"{_RUN}config\.json", {}),
         (rf"{_SEED}adapter\.safetensors", {"selection": "last"}),

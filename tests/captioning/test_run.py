@@ -62,6 +62,7 @@ def test_rows_are_the_naive_ones(world, kind) -> None:
     assert rows(world) == naive
     assert metadata == {
         "captions_id": CAPTIONS_ID,
+        "shard": "1-of-1",
         "frames_id": FRAMES_ID,
         "frames_per_clip": 3,
         "kind": kind,

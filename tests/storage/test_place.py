@@ -91,8 +91,16 @@ CASES: list[tuple[str, Callable[[Path, Said], None], Callable[[Path], Any], Said
         *({"captions_id": "c" * 10}, "captions_id", "e" * 10),
     ),
     (
+        *(f"results/a/captions/{'c' * 10}.parquet", caption_table, captions.read_metadata),
+        *({"captions_id": "c" * 10}, "shard", "1-of-2"),
+    ),
+    (
         *(f"results/a/captions/{'c' * 10}/1-of-2.parquet", caption_table, captions.read_metadata),
-        *({"captions_id": "c" * 10}, "captions_id", "e" * 10),
+        *({"captions_id": "c" * 10, "shard": "1-of-2"}, "captions_id", "e" * 10),
+    ),
+    (
+        *(f"results/a/captions/{'c' * 10}/1-of-2.parquet", caption_table, captions.read_metadata),
+        *({"captions_id": "c" * 10, "shard": "1-of-2"}, "shard", "2-of-2"),
     ),
     ("results/a/runs/lora-x/config.json", record, read_record, A, "run_id", "lora-y"),
     ("results/a/check.json", record, read_record, A, "dataset", "b"),
