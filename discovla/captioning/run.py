@@ -109,8 +109,9 @@ def caption_shard(
                 rows = _caption_part(part.clips, kind, store, captioner)
                 table.write_shard(rows, path, {**metadata, "part": name})
                 bar.update(part.size)
-    _join(paths, output, metadata)
-    shutil.rmtree(folder, ignore_errors=True)
+        # A stop that is asked for now comes too late: the shard is done in a moment.
+        _join(paths, output, metadata)
+        shutil.rmtree(folder, ignore_errors=True)
     return metadata
 
 
