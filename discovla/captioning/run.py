@@ -85,6 +85,7 @@ def caption_shard(
     clips, excluded = training_clips(annotations, store)
     metadata = {
         "captions_id": captions_id,
+        "shard": Path(frames).stem,
         "frames_id": store.frames_id,
         "frames_per_clip": store.frames,
         "kind": kind,
@@ -112,8 +113,9 @@ def caption_shard(
                 rows = _caption_part(part.clips, kind, store, captioner, tokens_read(words))
                 table.write_shard(rows, path, {**metadata, "part": name})
                 bar.update(part.size)
-    _join(paths, output, metadata)
-    shutil.rmtree(folder, ignore_errors=True)
+        # A stop that is asked for now comes too late: the shard is done in a moment.
+        _join(paths, output, metadata)
+        shutil.rmtree(folder, ignore_errors=True)
     return metadata
 
 

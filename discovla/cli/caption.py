@@ -150,12 +150,14 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 def run_caption(args: argparse.Namespace) -> int:
     """Caption one shard, unless another process does."""
     from discovla.captioning import table
+    from discovla.interruption import done
     from discovla.storage.lease import hold
 
     # Before the model is loaded: a process that waits needs no GPU.
     with hold(args.output) as lease:
         if not lease.made_meanwhile(lambda: table.check_identity(args.output, args.captions_id)):
             _caption(args)
+            done()
     return 0
 
 

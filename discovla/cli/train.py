@@ -74,6 +74,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, or go on."""
+    from discovla.interruption import done
     from discovla.storage.lease import hold
     from discovla.training.checkpoint import read_run_config
     from discovla.training.loop import train
@@ -99,4 +100,5 @@ def run(args: argparse.Namespace) -> int:
             allow_missing=args.allow_missing,
             where=args.config,
         )
+        done()
     return 0

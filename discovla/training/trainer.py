@@ -158,15 +158,16 @@ class Trainer:
         )
         self._read_at = time.monotonic()
         self.retriever.train()
-        try:
-            with StopRequest() as stop:
+        with StopRequest() as stop:
+            try:
                 self._run(step, progress, stop)
-        finally:
-            progress.close()
-            self.retriever.eval()
-        self._save_adapter(self.folder / ADAPTER_NAME, self.plan.total_steps, "last")
-        if self.world.leads:
-            remove_state(self._state_folder)
+            finally:
+                progress.close()
+                self.retriever.eval()
+            # A stop that is asked for now comes too late: the training is done in a moment.
+            self._save_adapter(self.folder / ADAPTER_NAME, self.plan.total_steps, "last")
+            if self.world.leads:
+                remove_state(self._state_folder)
 
     @property
     def _what(self) -> str:

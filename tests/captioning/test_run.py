@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 from collections import Counter
 from dataclasses import replace
@@ -18,7 +19,7 @@ from discovla.captioning.released import released_shard
 from discovla.captioning.run import caption_shard
 from discovla.data.tables import METADATA_KEY
 from discovla.errors import UserError
-from discovla.interruption import Terminated
+from discovla.interruption import Terminated, terminable
 from tests.captioning.conftest import CAPTIONS_ID, FRAMES_ID, FakeCaptioner, echo
 
 
@@ -65,6 +66,7 @@ def test_rows_are_the_naive_ones(world, kind) -> None:
     assert rows(world) == naive
     assert metadata == {
         "captions_id": CAPTIONS_ID,
+        "shard": "1-of-1",
         "frames_id": FRAMES_ID,
         "frames_per_clip": 3,
         "kind": kind,
@@ -138,6 +140,20 @@ def test_sigterm_lets_the_running_part_be_finished(world) -> None:
     whole, resumed = (world.folder / name for name in ("whole.parquet", "out.parquet"))
     assert resumed.read_bytes() == whole.read_bytes()
     assert 0 < len(again.asked) < len(undisturbed.asked)
+
+
+def test_sigterm_after_the_last_part_comes_too_late(world, monkeypatch) -> None:
+    """The parts are gone by then: to end with an error would cost the whole shard."""
+
+    def removed(folder, **options):
+        rmtree(folder, **options)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    rmtree = shutil.rmtree
+    monkeypatch.setattr(shutil, "rmtree", removed)
+    with terminable():
+        run(world, FakeCaptioner(echo))
+    table.read(world.folder / "out.parquet")
 
 
 def test_parts_of_other_work_are_not_taken_over(world) -> None:
