@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from discovla.cli import _options
 from discovla.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ def add_parser(subparsers: Any) -> None:
         help="CLIP's tokens of a text, both marks included; an answer that is cut off before it "
         "has as many is asked for once more (default: %(default)s)",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    _options.device(parser)
     _add_answers(parser)
     _add_server(parser)
     parser.add_argument(
@@ -140,9 +141,7 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--annotations", type=Path, required=True, metavar="PARQUET", help="canonical annotations"
-    )
+    _options.annotations_file(parser)
     parser.add_argument("--captions-id", required=True, metavar="ID", help="identity of the table")
     parser.add_argument("--output", type=Path, required=True, metavar="PARQUET")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from discovla.cli import _options
+
 DESCRIPTION = """\
 Decode F frames of every clip of one shard into one Arrow file; training and captioning read
 only this. How frames are stored follows from --clips alone, so that all shards agree.
@@ -29,7 +31,7 @@ def add_parser(subparsers: Any) -> None:
         epilog=EXAMPLE,
     )
     add = parser.add_argument
-    add("--annotations", required=True, metavar="FILE")
+    _options.annotations_file(parser)
     add("--clips", required=True, metavar="FILE")
     add("--root", required=True, metavar="DIR", help="what the paths of --clips are relative to")
     add("--shard", required=True, metavar="I-of-N", help="also I/N; counted from 1")

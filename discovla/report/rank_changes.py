@@ -178,7 +178,8 @@ def draw(changes: RankChanges, path: str | Path) -> None:
         _scatter(scatter, changes)
         _bars(bars, changes)
         over = " and ".join(f"{n} seed{'s' if n > 1 else ''}" for n in dict.fromkeys(changes.seeds))
-        title = f"{changes.before} → {changes.after} · text-to-video on {changes.dataset}, {over}"
+        asked = f"{len(changes.frame):,} queries on {changes.dataset}, {over}"
+        title = f"{changes.before} → {changes.after} · text-to-video, {asked}"
         upper.suptitle(plain(title, 110, 2), fontsize=11, weight="bold")
         left, right = lower.subplots(1, 2)
         gained = changes.frame[changes.frame["places_gained"] > 0].head(_LISTED)
@@ -200,10 +201,9 @@ def _scatter(panel: Any, changes: RankChanges) -> None:
         ("away", AWAY, "v", places["rank_after"] > places["rank_before"]),
         ("unchanged", UNCHANGED, "o", places["rank_after"] == places["rank_before"]),
     )
-    names = {"nearer": "nearer the top", "away": "away from it", "unchanged": "unchanged"}
     for kind, colour, marker, those in kinds:
         some = places[those]
-        label = f"{names[kind]}: {counts[kind]:,} ({counts[kind] / total:.0%})"
+        label = f"{kind} {counts[kind]:,} ({counts[kind] / total:.0%})"
         panel.scatter(
             some["rank_before"],
             some["rank_after"],
@@ -218,9 +218,14 @@ def _scatter(panel: Any, changes: RankChanges) -> None:
     panel.set_xlabel(plain(f"rank with {changes.before}", 50, 1))
     panel.set_ylabel(plain(f"rank with {changes.after}", 40, 1))
     panel.grid(alpha=0.25)
-    panel.legend(
-        fontsize=8, framealpha=0.9, loc="upper left", title=f"{total:,} queries", title_fontsize=8
-    )
+    # Above the panel: inside, it would hide the queries that moved most.
+    style: dict[str, Any] = {
+        "fontsize": 8,
+        "frameon": False,
+        "columnspacing": 1,
+        "handletextpad": 0,
+    }
+    panel.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, **style)
 
 
 def _bars(panel: Any, changes: RankChanges) -> None:
@@ -232,13 +237,13 @@ def _bars(panel: Any, changes: RankChanges) -> None:
         panel.barh(place, -left, color=AWAY, height=0.6, hatch="\\\\", edgecolor="white")
         panel.text(entered + widest * 0.03, place, f"+{entered}", va="center", fontsize=9)
         panel.text(-left - widest * 0.03, place, f"−{left}", va="center", ha="right", fontsize=9)
-    labels = [f"first {k}\n{entered - left:+d} in all" for k, (entered, left) in crossings.items()]
+    labels = [f"R@{k}\nnet {entered - left:+d}" for k, (entered, left) in crossings.items()]
     panel.set_yticks(range(len(crossings)), labels)
     panel.invert_yaxis()
     panel.set_xlim(-widest * 1.35, widest * 1.35)
     panel.axvline(0, color="0.3", linewidth=0.8)
     panel.set_xticks([])
-    panel.set_title("queries that left (−) and entered (+) the first places", fontsize=9)
+    panel.set_title("queries that left (−) and entered (+) the first K places", fontsize=8)
     panel.spines[["top", "right", "bottom", "left"]].set_visible(False)
     panel.tick_params(length=0)
 
@@ -252,5 +257,5 @@ def _list(panel: Any, queries: pd.DataFrame, title: str, colour: str) -> None:
         place = 0.88 - number * 0.15
         ranks = f"{line.rank_before:g} → {line.rank_after:g}"
         panel.text(0.16, place, ranks, transform=panel.transAxes, fontsize=8, va="top", ha="right")
-        text = plain(line.caption, 70, 2)
-        panel.text(0.19, place, text, transform=panel.transAxes, fontsize=7, va="top")
+        text = plain(line.caption, 62, 2)
+        panel.text(0.19, place, text, transform=panel.transAxes, fontsize=8, va="top")

@@ -154,7 +154,7 @@ def test_files_of_a_comparison(world: World, tmp_path: Path) -> None:
     assert verify(kept) == f"ranks of {results.CLIPS} queries in two rows"
     assert len(frame) == results.CLIPS
     said = " ".join(texts_of(first).split())
-    assert f"nearer the top: {changes.counts()['nearer']}" in said
+    assert f"nearer {changes.counts()['nearer']} (" in said
     assert "LoRA → DiscoVLA" in said
     assert not list(ET.parse(first).iter("{http://www.w3.org/2000/svg}script"))
 
