@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import textwrap
 import warnings
@@ -21,9 +20,6 @@ from discovla.storage.files import atomic_path
 FORMATS = (".svg", ".png")
 #: Characters that XML cannot hold, whatever the escaping.
 _UNPRINTABLE = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_TAG = re.compile(r"<[^>]+>")
-#: An id that matplotlib makes, where it is given and where it is referred to.
-_MADE_ID = re.compile(r'(?<=["#])([A-Za-z]+)[0-9a-f]{10}(?=[")])')
 _THUMBNAIL = (160, 120)
 #: Colours that stay apart in every kind of colour vision (Okabe and Ito), and in grey. A second
 #: sign (shape, hatching, words) always says the same.
@@ -58,23 +54,6 @@ def check_format(path: str | Path) -> None:
         raise UserError(f"{path}: a picture's name ends with {' or '.join(FORMATS)}")
 
 
-def numbered(svg: str) -> str:
-    """An SVG of matplotlib with ids that follow from what is drawn.
-
-    Its own are hashes of places to the last bit, and the last bits of its layout depend on where
-    things lie in memory. The new ones begin with a hash of the picture, so that several pictures
-    can stand in one page.
-    """
-    picture = hashlib.sha256(_MADE_ID.sub(r"\1", svg).encode()).hexdigest()[:8]
-    numbers: dict[str, str] = {}
-
-    def name(found: re.Match[str]) -> str:
-        return numbers.setdefault(found[0], f"{found[1]}{picture}-{len(numbers)}")
-
-    # In tags only: texts are a user's.
-    return _TAG.sub(lambda tag: _MADE_ID.sub(name, tag[0]), svg)
-
-
 @contextmanager
 def drawing(path: str | Path, size: tuple[float, float], dpi: int = 120) -> Iterator[Any]:
     """A matplotlib figure of `size` inches, written to `path` (`.svg` or `.png`) at the end.
@@ -103,9 +82,6 @@ def drawing(path: str | Path, size: tuple[float, float], dpi: int = 120) -> Iter
             metadata = {"Date": None} if Path(path).suffix == ".svg" else {"Software": None}
             with atomic_path(path) as temporary:
                 figure.savefig(temporary, metadata=metadata, dpi=dpi)
-                if Path(path).suffix == ".svg":
-                    drawn = temporary.read_text(encoding="utf-8")
-                    temporary.write_text(numbered(drawn), encoding="utf-8")
         finally:
             plt.close(figure)
 

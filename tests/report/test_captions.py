@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -88,27 +87,6 @@ def test_same_picture_twice_and_as_png(world: World) -> None:
         assert main(command(world, captions, path, "--clips", "1")) == 0
     assert first.read_bytes() == second.read_bytes()
     assert Image.open(png).size[0] > 300
-
-
-def test_the_last_bits_of_a_layout_do_not_show(tmp_path: Path) -> None:
-    text = 'url(#p0123456789) and id="p0123456789"'
-    for name, nudge in (("1.svg", 0.0), ("2.svg", 1e-14)):
-        with drawing(tmp_path / name, (3, 3)) as figure:
-            figure.set_layout_engine("none")
-            for corner in (0.1, 0.6):
-                axes = figure.add_axes((corner + nudge, corner, 0.3, 0.3))
-                axes.plot([0, 1], [0, 1], marker="o")
-                axes.set_title(text)
-    first, second = (tmp_path / name for name in ("1.svg", "2.svg"))
-    assert first.read_bytes() == second.read_bytes()
-    svg = first.read_text(encoding="utf-8")
-    assert svg.count(text) == 2
-    svg = svg.replace(text, "")
-    given = re.findall(r'(?<= )id="([^"]+)"', svg)
-    asked = re.findall(r'(?:url\(|xlink:href=")#([^")]+)', svg)
-    assert len(given) == len(set(given))
-    assert len(set(asked)) > 2
-    assert set(asked) <= set(given)
 
 
 def test_tables_of_other_frames_are_not_beside(world: World) -> None:
