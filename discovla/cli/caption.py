@@ -9,6 +9,7 @@ from typing import Any
 
 from discovla.cli import _options
 from discovla.errors import UserError
+from discovla.storage.dates import check_dates
 
 log = logging.getLogger(__name__)
 
@@ -148,6 +149,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 def run_caption(args: argparse.Namespace) -> int:
     """Caption one shard, unless another process does."""
+    check_dates(args.frames, args.annotations)
     from discovla.captioning import table
     from discovla.interruption import done
     from discovla.storage.lease import hold
