@@ -119,6 +119,17 @@ def caption_shard(
     return metadata
 
 
+def check_inputs(frames: str | Path, annotations: str | Path, words: int) -> None:
+    """What `caption_shard` would refuse, told without a captioner.
+
+    Raises:
+        UserError: an input is absent or damaged, or `words` leaves nothing to read.
+    """
+    if words < 3:
+        raise UserError(f"words is {words}; both marks and at least one word are 3 (--words)")
+    training_clips(annotations, FrameStore([frames]))
+
+
 def _divide(
     clips: Iterable[TrainingClip], kind: str, store: FrameStore, part_size: int
 ) -> Iterator[Part]:

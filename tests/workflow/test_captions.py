@@ -108,6 +108,8 @@ def test_a_served_model_needs_no_weights_here(tmp_path: Path) -> None:
         {"engine": "server"},
         {"url": "http://a/v1"},
         {"engine": "telepathy"},
+        {**SERVED, "grid": "single"},
+        {**SERVED, "sampling": {"seed": 1}},
         {"engine": "server", "url": "http://me:word@a/v1"},
         {"engine": "server", "url": "http://a/v1?key=word"},
     ],
