@@ -127,8 +127,10 @@ class Lease:
         self._stop.set()
         self._beats.join()
         self._beats = None
-        if self._is_mine():
-            self.path.unlink(missing_ok=True)
+        # The work is done: a disk that does not answer now leaves a lease behind, and no error.
+        with contextlib.suppress(OSError):
+            if self._is_mine():
+                self.path.unlink(missing_ok=True)
         if self._made_folder:
             with contextlib.suppress(OSError):  # what was written there stays
                 self.path.parent.rmdir()

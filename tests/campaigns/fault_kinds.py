@@ -220,8 +220,8 @@ def _remount(disk: Path, size: str) -> None:
 
 def read_only(place: Place, stage: Stage, rng: random.Random, faults: int) -> Iterator[Record]:
     """A folder that the stage writes into is mounted read-only for a while."""
-    parents = {str(Path(target).parent) for target in stage.targets}
-    for folder in sorted({*parents, "logs/demo"})[:faults]:
+    folders = sorted({str(Path(target).parent) for target in stage.targets} | {"logs/demo"})
+    for folder in rng.sample(folders, min(faults, len(folders))):
         path = place.folder / folder
         path.mkdir(parents=True, exist_ok=True)
         subprocess.run(["mount", "--bind", str(path), str(path)], check=True)

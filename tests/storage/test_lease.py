@@ -365,6 +365,17 @@ def test_signs_of_life_go_on_after_a_full_disk(
         until(lambda: lease.path.read_bytes() != before)
 
 
+def test_a_disk_that_does_not_answer_at_the_end_costs_no_result(
+    output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bytes:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+
+    with hold(output):
+        monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert Path(f"{output}.lease").exists()
+
+
 def test_what_a_process_killed_while_it_claims_leaves_goes_with_other_leftovers(
     output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
