@@ -292,8 +292,10 @@ def to_markdown(table: Table) -> str:
     ]
     rows.insert(1, "|" + "---|" * len(head))
     seeds = table.frame["n_seeds"].max()
-    over = "" if pd.isna(seeds) else f" over {seeds} seed(s)"
-    intro = f"Measured here{over}; the paper's numbers in brackets."
+    over = "" if pd.isna(seeds) else f" over {seeds} seed{'s' if seeds > 1 else ''}"
+    printed = table.frame[[f"{d}_{m}_paper" for d in DIRECTIONS for m in METRICS]]
+    brackets = "; the paper's numbers in brackets" if printed.notna().any(axis=None) else ""
+    intro = f"Measured here{over}{brackets}."
     notes = [
         f"- {_escape(note, pairs)}"
         for note in [*table.notes, *(f"\\* {n}" for n in _footnotes(table))]

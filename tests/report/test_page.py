@@ -17,7 +17,7 @@ from discovla.report.page.content import Gatherer
 from discovla.report.page.render import write_report
 from discovla.report.page.work import duration
 from discovla.report.tables import build_row
-from discovla.storage.files import write_json
+from discovla.storage.files import read_record, write_json
 from tests.report import results
 from tests.report.results import DATASET, HOSTILE, World
 
@@ -214,6 +214,19 @@ def test_it_says_what_the_numbers_are(world: World, page: Path, tmp_path: Path) 
     assert "Measured on Demo world" in text
     assert "The paper prints no number for this dataset" in text
     assert "In brackets" not in text
+
+
+def test_paths_begin_in_the_folder_of_the_project(damaged: World) -> None:
+    path = damaged.results / DATASET / "check.json"
+    report = read_record(path)
+    source = str(Path.cwd() / "data" / "weights.safetensors")
+    report["weights"] = [
+        {"name": "CLIP", "source": source, "status": "present", "needed_by": ["table5"]}
+    ]
+    write_json(path, report)
+    _, text = render(damaged)
+    assert "CLIP: data/weights.safetensors" in text
+    assert str(Path.cwd()) not in text
 
 
 DAMAGE = {

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from discovla.captioning.table import CaptionTable
-from discovla.data.checks.page import count_rows, findings, headline
+from discovla.data.checks.page import Line, count_rows, findings, headline
 from discovla.data.store import FrameStore
 from discovla.errors import UserError
 from discovla.experiments import PAPER_BACKBONE, Experiments
@@ -294,7 +294,7 @@ class Gatherer:
             self.content.check = {
                 "headline": headline(report),
                 "counts": count_rows(report),
-                "findings": findings(report, None),
+                "findings": _without_home(findings(report, None)),
             }
         except (KeyError, TypeError) as error:
             raise UserError(f"{path}: of another version ({error!r}); make it again") from None
@@ -306,6 +306,14 @@ class Gatherer:
         content.costs, problems = work.costs(self.folder, self.labels)
         content.environment, more = work.environment(self.folder)
         content.problems += [*problems, *more]
+
+
+def _without_home(found: list[tuple[str, list[Line]]]) -> list[tuple[str, list[Line]]]:
+    """Paths below this folder without what lies above it: the page is for other eyes, too."""
+    here = f"{Path.cwd()}/"
+    return [
+        (title, [(name, text.replace(here, "")) for name, text in lines]) for title, lines in found
+    ]
 
 
 def _symbol(spec: Mapping[str, Any]) -> str:
