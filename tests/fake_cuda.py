@@ -3,12 +3,12 @@
 torch's own FakeTensorMode runs every operator's shape function instead of its kernel. So it checks,
 on a machine without a GPU, what a GPU would refuse: tensors of two devices in one product, types
 that do not go together (autocast has other rules on a GPU than on a CPU), and shapes. Whatever
-needs a number that lies on the device (`float(x)`, `.item()`, `nonzero`, a mask as an index) raises;
-copies that the program would wait for are listed.
+needs a number that lies on the device (`float(x)`, `.item()`, `nonzero`) raises; copies that the
+program would wait for are listed.
 
 What it cannot show: numbers, speed, memory, and the choice among a GPU's kernels. Autograd's engine
-wants a real device: `without_autograd` leaves the backward pass out, which runs on the `meta` device
-instead (`on_meta`), where devices and shapes are checked too.
+wants a real device: `without_autograd` leaves the backward pass out, which runs on the `meta`
+device instead (`on_meta`), where devices and shapes are checked too.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 CUDA, META = torch.device("cuda", 0), torch.device("meta")
 _ROOT = Path(__file__).resolve().parents[1]
-_COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
+_COPIES = (torch.ops.aten._to_copy, torch.ops.aten.copy_, torch.ops.aten.to)
 _INDEXING = (
     torch.ops.aten.index.Tensor,
     torch.ops.aten.index_put.default,
@@ -48,7 +48,7 @@ class Waits(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        if func in _COPIES:
+        if func.overloadpacket in _COPIES:
             self._copy(func, args, kwargs, result)
         elif func in _INDEXING and args[0].is_cuda:
             for index in args[1]:
@@ -59,17 +59,21 @@ class Waits(TorchDispatchMode):
         return result
 
     def _copy(self, func: Any, args: tuple[Any, ...], kwargs: Any, result: Tensor) -> None:
-        source = args[1] if func is _COPIES[1] else args[0]
-        waits = not (args[2] if len(args) > 2 else kwargs.get("non_blocking", False))
+        source = args[1] if func.overloadpacket is torch.ops.aten.copy_ else args[0]
+        place = [argument.name for argument in func._schema.arguments].index("non_blocking")
+        goes_on = args[place] if len(args) > place else kwargs.get("non_blocking", False)
         if source.is_cuda and not result.is_cuda:
             self._note("a copy from the device")
-        elif result.is_cuda and not source.is_cuda and waits and source.dim() > 0:
+        elif result.is_cuda and not source.is_cuda and not goes_on and source.dim() > 0:
             self._note("a copy to the device")
 
     def _note(self, what: str) -> None:
         frame: Any = sys._getframe(1)
         while frame is not None:
             path = Path(frame.f_code.co_filename)
+            if "transformers" in path.parts:
+                self.found.append(f"transformers, {path.name}:{frame.f_lineno}: {what}")
+                return
             if path.is_relative_to(_ROOT / "discovla") or path.is_relative_to(_ROOT / "benchmarks"):
                 self.found.append(f"{path.relative_to(_ROOT)}:{frame.f_lineno}: {what}")
                 return
@@ -79,6 +83,10 @@ class Waits(TorchDispatchMode):
 
 class _Fake(FakeTensorMode):
     avoid_device_init = True  # whatever `is_available` says, there is none to open
+
+    def __init__(self) -> None:
+        # Real tensors of the CPU may come in, from threads too; beside `cuda` they are refused.
+        super().__init__(allow_non_fake_inputs=True)
 
 
 @contextmanager
@@ -100,7 +108,9 @@ def fake_cuda() -> Iterator[Waits]:
         for name, function in cuda.items():
             stack.enter_context(mock.patch.object(torch.cuda, name, function))
         stack.enter_context(
-            mock.patch.object(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
+            mock.patch.object(
+                torch.cuda.amp.common, "amp_definitely_not_available", return_value=False
+            )
         )
         stack.enter_context(_Fake())
         yield stack.enter_context(Waits())
@@ -108,14 +118,15 @@ def fake_cuda() -> Iterator[Waits]:
 
 @contextmanager
 def without_autograd() -> Iterator[None]:
-    """Gradients are asked for, and are of the right shape, type and device; nothing computes them."""
+    """Gradients are asked for, of the right shape, type and device; nothing computes them."""
 
     def grad(outputs: Any, inputs: Any, *args: Any, **kwargs: Any) -> list[Tensor]:
         return [torch.empty_like(tensor) for tensor in inputs]
 
     def backward(tensors: Any, grads: Any = None, *args: Any, **kwargs: Any) -> None:
-        pairs = zip(tensors, grads, strict=True) if isinstance(tensors, list) else [(tensors, grads)]
-        for tensor, found in pairs:
+        if not isinstance(tensors, list):
+            tensors, grads = [tensors], [grads]
+        for tensor, found in zip(tensors, grads, strict=True):
             assert found is None or (tensor.shape, tensor.device) == (found.shape, found.device)
 
     with (
@@ -127,16 +138,16 @@ def without_autograd() -> Iterator[None]:
 
 @contextmanager
 def on_meta() -> Iterator[None]:
-    """The `meta` device, whose autograd is the real one and which knows no autocast: all float32."""
+    """The `meta` device, whose autograd is the real one and which knows no autocast."""
     with (
-        mock.patch.object(torch, "autocast", lambda *args, **kwargs: nullcontext()),
-        mock.patch.object(torch, "is_autocast_enabled", lambda *args: False),
+        mock.patch.object(torch, "autocast", return_value=nullcontext()),
+        mock.patch.object(torch, "is_autocast_enabled", return_value=False),
     ):
         yield
 
 
 def placed(module: nn.Module, device: torch.device) -> nn.Module:
-    """The module with parameters and buffers of the same shapes and types there, without numbers."""
+    """The module there: parameters and buffers of the same shapes and types, without numbers."""
 
     for part in module.modules():
         for name, parameter in part._parameters.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -86,9 +87,9 @@ def test_float32_is_float32_whatever_was_set_before() -> None:
     try:
         # What NVIDIA's containers do by their environment, and torch's own default.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-        with pytest.raises(RuntimeError, match="inside"), full_float32():
+        with suppress(RuntimeError), full_float32():
             assert shown() == (False, False)
-            raise RuntimeError("inside")
+            raise RuntimeError
         assert shown() == (True, True)
         with reproducible(torch.device("cpu")):
             assert shown() == (False, False)

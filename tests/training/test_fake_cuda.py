@@ -66,7 +66,7 @@ def test_a_step_waits_for_no_number_of_the_device(case: str) -> None:
         optimiser = optimiser_of(model, parameters, settings)
         for parameter in parameters.values():
             parameter.grad = torch.empty_like(parameter)
-        with mock.patch.object(optimiser, "zero_grad", lambda set_to_none: None):
+        with mock.patch.object(optimiser, "zero_grad"):
             terms, shared = improve(
                 *(model, parameters.values(), optimiser, fake.like(loaded, CPU), settings),
                 micro_batch=micro,
@@ -95,7 +95,7 @@ def test_gradients_are_computed_where_the_model_is(name: str) -> None:
 
 
 def test_captions_are_cut_by_masks_on_the_cpu() -> None:
-    """Their length is known without a look at the device, and pinned memory travels in one piece."""
+    """Their length is known without a look at the device, and pinned memory goes in one piece."""
     loaded = tiny.batch(samples=6)
     longest = {
         name: max(int(row.sum()) for row in loaded[f"{name}_mask"].flatten(0, -2))
