@@ -3,13 +3,13 @@
 Random weights, 20 prompts a frame, 1,368 image tokens (a 320 x 240 frame in LLaVA-NeXT's grids).
 `--tiny` runs on a CPU, in float32, and fails unless all answers are the same. `--size 7b` has the
 sizes of llava-v1.6-mistral-7b in bfloat16 and is for a GPU; there, answers that are the same are
-counted. Needs torch and transformers only.
+counted. `--size test --device cpu` runs the same lines in float32, with little to measure.
+Needs torch and transformers only.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,8 +17,19 @@ from functools import partial
 import torch
 import transformers
 
-from benchmarks.caption_case import Case, case_of
+from benchmarks.caption_case import SIZES, Case, case_of
 from benchmarks.interleave import interleave, print_timings
+from benchmarks.machine import (
+    device_name,
+    forget_peak,
+    matrix_rate,
+    peak_gb,
+    print_rows,
+    seconds,
+    shown_gb,
+    using,
+    waiting,
+)
 
 #: Batches that the plain way is tried with.
 BATCHES = (8, 20, 40, 80, 160)
@@ -49,47 +60,26 @@ def tiny(frames: int, captions: int, answer: int, rounds: int) -> None:
 
 @dataclass(frozen=True)
 class Rate:
-    """What one way did on a GPU."""
+    """What one way did."""
 
     name: str
     captions: float
     """Per second."""
-    gigabytes: float
-    """Most memory, weights included."""
+    peak: float | None
+    """Most memory in GB, weights included; None where it is not measured."""
     answers: Answers
 
 
-def on_gpu(name: str, way: Callable[[], Answers]) -> Rate | None:
+def rate_of(name: str, way: Callable[[], Answers], device: str) -> Rate | None:
     """The better of two runs after one to warm up; None if memory is too small."""
-    best = float("inf")
+    forget_peak(device)
     try:
-        way()
-        torch.cuda.reset_peak_memory_stats()
-        for _ in range(2):
-            torch.cuda.synchronize()
-            start = time.perf_counter()
-            answers = way()
-            torch.cuda.synchronize()
-            best = min(best, time.perf_counter() - start)
+        answers = way()
+        (timing,) = interleave({name: way}, rounds=2, sync=waiting(device))
     except torch.OutOfMemoryError:
-        answers = []
-    torch_peak = torch.cuda.max_memory_allocated() / 1e9
-    torch.cuda.empty_cache()
-    return Rate(name, len(answers) / best, torch_peak, answers) if answers else None
-
-
-def matrix_rate(dtype: torch.dtype, side: int = 8192, repeats: int = 20) -> float:
-    """Measured FLOP/s of a large matrix product on the GPU."""
-    a = torch.randn(side, side, device="cuda", dtype=dtype)
-    best = float("inf")
-    for _ in range(3):
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        for _ in range(repeats):
-            a @ a
-        torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - start)
-    return 2 * side**3 * repeats / best
+        print(f"{name}: does not fit the memory")
+        return None
+    return Rate(name, len(answers) / seconds(timing, device), peak_gb(device), answers)
 
 
 def work(case: Case) -> float:
@@ -111,60 +101,83 @@ def work(case: Case) -> float:
             own = frame.tail(question) + case.answer - 1
             total += own * token + (own * prefix + own**2 / 2) * pair + case.answer * head
     patches = (vision.image_size // vision.patch_size) ** 2 + 1
+    # The layers behind the one that is read are computed and not needed.
+    layers = vision.num_hidden_layers + 1 + case.model.config.vision_feature_layer
     inside = 4 * vision.hidden_size**2 + 2 * vision.hidden_size * vision.intermediate_size
-    tile = 2.0 * patches * vision.num_hidden_layers * (inside + 2 * patches * vision.hidden_size)
+    tile = 2.0 * patches * layers * (inside + 2 * patches * vision.hidden_size)
     tile += 2.0 * patches * text.hidden_size * (vision.hidden_size + text.hidden_size)
     return total + tile * sum(case.tiles(image) for image in case.images)
 
 
-def size_7b(frames: int, captions: int, answer: int) -> None:
-    """Rates on one GPU in bfloat16."""
-    if not torch.cuda.is_available():
-        raise SystemExit("--size 7b needs a CUDA device, and torch sees none; --tiny runs on a CPU")
-    case = case_of("7b", "cuda", torch.bfloat16, frames=frames, captions=captions, answer=answer)
-    peak = matrix_rate(torch.bfloat16)
-    print(f"{torch.cuda.get_device_name()}, {peak / 1e12:.0f} TFLOP/s in a bfloat16 product")
-    plain_case = case.about(max(1, 160 // captions), captions, 240, 320)
-    rates = [on_gpu("one prompt at a time", lambda: plain_case.naive(1, 8))]
-    for batch in BATCHES:
-        plain_batch = partial(plain_case.naive, batch)
-        rates.append(on_gpu(f"plain, batch of {batch}", plain_batch))
-    shared = on_gpu("shared prefix", case.shared)
-    unshared_case = case.about(64, 1, 360, 640)
-    unshared = on_gpu("one prompt per image", unshared_case.shared)
-    print(f"{'':<28}{'captions/s':>12}{'GB':>8}{'of matrix rate':>16}")
-    for rate, of in [*((r, None) for r in rates), (shared, case), (unshared, unshared_case)]:
+def rates(size: str, device: str, frames: int, captions: int, answer: int) -> None:
+    """Rates of all ways: on a GPU in bfloat16; on a CPU in float32, where answers must be equal.
+
+    Raises:
+        SystemExit: an answer differs in float32.
+    """
+    dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
+    case = case_of(size, device, dtype, frames=frames, captions=captions, answer=answer)
+    peak = matrix_rate(device, dtype)
+    kind = str(dtype).removeprefix("torch.")
+    print(f"{device_name(device)}, {peak / 1e12:.3g} TFLOP/s in a {kind} product")
+    few = case.about(min(frames, max(1, 160 // captions)), captions, 240, 320)
+    single = rate_of("one prompt at a time", lambda: few.naive(1, 8), device)
+    most = len(few.images) * captions
+    plain = [
+        rate_of(f"plain, batch of {batch}", partial(few.naive, batch), device)
+        for batch in BATCHES
+        if batch <= most
+    ]
+    shared = rate_of("shared prefix", case.shared, device)
+    alone = case.about(2 * frames, 1, 360, 640)
+    unshared = rate_of("one prompt per image, 640x360", alone.shared, device)
+    rows: dict[str, list[str]] = {}
+    whole = [(single, None), *((rate, None) for rate in plain), (shared, case), (unshared, alone)]
+    for rate, of in whole:
         if rate is not None:
             share = work(of) / sum(map(len, of.rows)) * rate.captions / peak if of else None
-            line = f"{rate.name:<28}{rate.captions:>12.2f}{rate.gigabytes:>8.1f}"
-            print(line + (f"{share:>15.0%}" if share is not None else ""))
-    plain = [rate for rate in rates[1:] if rate is not None]
-    if shared is not None and plain and rates[0] is not None:
-        best = max(plain, key=lambda rate: rate.captions)
+            told = "" if share is None else f"{share:.0%}"
+            rows[rate.name] = [f"{rate.captions:.2f}", shown_gb(rate.peak), told, ""]
+    if shared is not None:
+        # Both draw the same images and prompts, one behind the other.
+        for other in (*plain, single):
+            if other is not None:
+                pairs = list(zip(other.answers, shared.answers, strict=False))
+                same = sum(a == b for a, b in pairs)
+                ratio = f"{shared.captions / other.captions:.1f}x"
+                rows[other.name][3] = f"{same} of {len(pairs)} as shared, which is {ratio} as fast"
+                if same < len(pairs) and dtype == torch.float32:
+                    raise SystemExit("the shared prefix changed answers in float32")
+    print_rows(["captions/s", "peak GB", "of the matrix rate", "answers"], rows)
+    fitting = [rate for rate in plain if rate is not None]
+    if shared is not None and fitting and single is not None:
+        best = max(fitting, key=lambda rate: rate.captions)
         print(
-            f"{shared.captions / best.captions:.1f}x the best plain batch, "
-            f"{shared.captions / rates[0].captions:.1f}x one prompt at a time"
+            f"\nshared prefix: {shared.captions / best.captions:.1f}x the best plain batch, "
+            f"{shared.captions / single.captions:.1f}x one prompt at a time"
         )
-        pairs = list(zip(best.answers, shared.answers, strict=False))
-        print(f"{sum(a == b for a, b in pairs)} of {len(pairs)} answers are the same in bfloat16")
+    print(f"{frames} frames x {captions} prompts, {answer} tokens an answer, {kind}")
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one of the two sizes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     chosen = parser.add_mutually_exclusive_group(required=True)
-    chosen.add_argument("--tiny", action="store_true", help="on a CPU, in float32")
-    chosen.add_argument("--size", choices=["7b"], help="on a GPU, in bfloat16")
-    parser.add_argument("--frames", type=int, metavar="N", help="frames (2; 32 with --size 7b)")
-    parser.add_argument("--captions", type=int, default=20, metavar="N", help="prompts a frame")
-    parser.add_argument("--tokens", type=int, default=40, metavar="N", help="tokens an answer")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="of --tiny")
+    chosen.add_argument("--tiny", action="store_true", help="on a CPU, in float32, CPU time")
+    chosen.add_argument("--size", choices=sorted(SIZES), help="rates of all ways; 7b wants a GPU")
+    add = parser.add_argument
+    add("--device", default="cuda", help="of --size; cpu rehearses it: --size test --device cpu")
+    add("--frames", type=int, metavar="N", help="frames (2; 32 with --size)")
+    add("--captions", type=int, default=20, metavar="N", help="prompts a frame")
+    add("--tokens", type=int, default=40, metavar="N", help="tokens an answer")
+    add("--rounds", type=int, default=3, metavar="N", help="of --tiny")
     args = parser.parse_args(arguments)
     print(f"torch {torch.__version__}, transformers {transformers.__version__}")
     if args.tiny:
         tiny(args.frames or 2, args.captions, args.tokens, args.rounds)
-    else:
-        size_7b(args.frames or 32, args.captions, args.tokens)
+        return
+    with using(args.device):
+        rates(args.size, args.device, args.frames or 32, args.captions, args.tokens)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.interleave import cpu_seconds
+from benchmarks.machine import using
 from discovla.experiments import Experiments
 from discovla.models.backbone import Backbone, build_backbone
 from discovla.models.retriever import Retriever, build_retriever
@@ -220,6 +221,12 @@ def main() -> None:
         size = Size(size.config, arguments.batch, size.frames, size.words)
     if arguments.device == "cpu":
         torch.set_num_threads(1)
+    with using(arguments.device):
+        compare(arguments, size)
+
+
+def compare(arguments: argparse.Namespace, size: Size) -> None:
+    """Build all rows, check those that start at plain CLIP, and measure."""
     batch = make_batch(size, arguments.device)
     start = time.perf_counter()
     settings = rows(size)
