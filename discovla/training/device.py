@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from discovla.devices import full_float32
+from discovla.errors import UserError
 
 
 def to_device(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
@@ -25,6 +26,16 @@ def to_device(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Te
             longest = int(batch[mask].sum(-1).max())
             moved[ids], moved[mask] = moved[ids][..., :longest], moved[mask][..., :longest]
     return moved
+
+
+@contextmanager
+def enough_memory(device: torch.device, advice: str) -> Iterator[None]:
+    """What it means if the block needs more memory than a device has: a `UserError` with advice."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        reason = str(error).split(". ")[0].strip() or "out of memory"
+        raise UserError(f"the memory of {device} is too small ({reason}). {advice}") from None
 
 
 @contextmanager
