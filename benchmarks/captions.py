@@ -17,19 +17,9 @@ from functools import partial
 import torch
 import transformers
 
+from benchmarks import machine
 from benchmarks.caption_case import SIZES, Case, case_of
 from benchmarks.interleave import interleave, print_timings
-from benchmarks.machine import (
-    device_name,
-    forget_peak,
-    matrix_rate,
-    peak_gb,
-    print_rows,
-    seconds,
-    shown_gb,
-    using,
-    waiting,
-)
 
 #: Batches that the plain way is tried with.
 BATCHES = (8, 20, 40, 80, 160)
@@ -72,14 +62,16 @@ class Rate:
 
 def rate_of(name: str, way: Callable[[], Answers], device: str) -> Rate | None:
     """The better of two runs after one to warm up; None if memory is too small."""
-    forget_peak(device)
+    machine.forget_peak(device)
     try:
         answers = way()
-        (timing,) = interleave({name: way}, rounds=2, sync=waiting(device))
+        (timing,) = interleave({name: way}, rounds=2, sync=machine.waiting(device))
     except torch.OutOfMemoryError:
         print(f"{name}: does not fit the memory")
         return None
-    return Rate(name, len(answers) / seconds(timing, device), peak_gb(device), answers)
+    return Rate(
+        name, len(answers) / machine.seconds(timing, device), machine.peak_gb(device), answers
+    )
 
 
 def work(case: Case) -> float:
@@ -117,9 +109,9 @@ def rates(size: str, device: str, frames: int, captions: int, answer: int) -> No
     """
     dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
     case = case_of(size, device, dtype, frames=frames, captions=captions, answer=answer)
-    peak = matrix_rate(device, dtype)
+    peak = machine.matrix_rate(device, dtype)
     kind = str(dtype).removeprefix("torch.")
-    print(f"{device_name(device)}, {peak / 1e12:.3g} TFLOP/s in a {kind} product")
+    print(f"{machine.device_name(device)}, {peak / 1e12:.3g} TFLOP/s in a {kind} product")
     few = case.about(min(frames, max(1, 160 // captions)), captions, 240, 320)
     single = rate_of("one prompt at a time", lambda: few.naive(1, 8), device)
     most = len(few.images) * captions
@@ -137,7 +129,7 @@ def rates(size: str, device: str, frames: int, captions: int, answer: int) -> No
         if rate is not None:
             share = work(of) / sum(map(len, of.rows)) * rate.captions / peak if of else None
             told = "" if share is None else f"{share:.0%}"
-            rows[rate.name] = [f"{rate.captions:.2f}", shown_gb(rate.peak), told, ""]
+            rows[rate.name] = [f"{rate.captions:.2f}", machine.shown_gb(rate.peak), told, ""]
     if shared is not None:
         # Both draw the same images and prompts, one behind the other.
         for other in (*plain, single):
@@ -148,7 +140,7 @@ def rates(size: str, device: str, frames: int, captions: int, answer: int) -> No
                 rows[other.name][3] = f"{same} of {len(pairs)} as shared, which is {ratio} as fast"
                 if same < len(pairs) and dtype == torch.float32:
                     raise SystemExit("the shared prefix changed answers in float32")
-    print_rows(["captions/s", "peak GB", "of the matrix rate", "answers"], rows)
+    machine.print_rows(["captions/s", "peak GB", "of the matrix rate", "answers"], rows)
     fitting = [rate for rate in plain if rate is not None]
     if shared is not None and fitting and single is not None:
         best = max(fitting, key=lambda rate: rate.captions)
@@ -176,7 +168,7 @@ def main(arguments: list[str] | None = None) -> None:
     if args.tiny:
         tiny(args.frames or 2, args.captions, args.tokens, args.rounds)
         return
-    with using(args.device):
+    with machine.using(args.device):
         rates(args.size, args.device, args.frames or 32, args.captions, args.tokens)
 
 

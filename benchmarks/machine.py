@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.interleave import Timing, interleave
-from discovla.devices import full_float32
+from discovla.devices import full_float32, resolve_device
 from discovla.errors import UserError
 
 PRODUCTS = {"cuda": (8192, 20), "cpu": (1024, 1)}
@@ -25,14 +25,13 @@ it to leave the clock that it idles at."""
 def using(device: str) -> Iterator[None]:
     """Whatever runs inside, on both sides, runs there, float32 without TF32 unless it says so.
 
+    Among several GPUs `cuda` is one that no other process has taken: inside, the current one.
+
     Raises:
         SystemExit: torch sees no such device, or what the user gave is wrong.
     """
-    if device.startswith("cuda"):
-        if not torch.cuda.is_available():
-            raise SystemExit(f"--device {device}: torch sees no CUDA device; try --device cpu")
-        torch.cuda.set_device(device)  # "cuda" alone means the current one
     try:
+        resolve_device(device)
         with full_float32():
             yield
     except UserError as error:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.cuda._utils import _get_device_index
 
 from discovla import cards
 from discovla.devices import full_float32, resolve_device
@@ -28,7 +29,11 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, int]:
     )
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda n: (free[names[n]], 40))
     monkeypatch.setattr(cards.tempfile, "gettempdir", lambda: str(tmp_path))
-    monkeypatch.setattr(torch.cuda, "set_device", lambda device: current.append(device))
+
+    def choose(device: torch.device) -> None:  # torch refuses a device without number here
+        current.append(torch.device("cuda", _get_device_index(device)))
+
+    monkeypatch.setattr(torch.cuda, "set_device", choose)
     return free
 
 

@@ -104,5 +104,5 @@ def test_other_answers_and_no_memory_are_seen(
     with pytest.raises(SystemExit, match="changed answers"):
         captions.rates("test", "cpu", 1, 2, 2)
     assert "one prompt at a time: does not fit the memory" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="sees no CUDA device"):
+    with pytest.raises(SystemExit, match="torch sees 0 CUDA devices"):
         captions.main(["--size", "7b"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from benchmarks import interleave, machine
 from benchmarks.interleave import Timing, print_timings
+from discovla import cards
 from discovla.errors import UserError
 from tests import fake_cuda as fake
 
@@ -67,20 +69,23 @@ def test_ratios_are_of_what_counts(capsys: pytest.CaptureFixture[str]) -> None:
     assert gpu.endswith("4.00x")
 
 
+@pytest.mark.parametrize(("device", "number"), [("cuda", 0), ("cuda:1", 1)])
 def test_a_gpu_is_made_the_current_one_and_tells_its_peak(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, device: str, number: int
 ) -> None:
-    chosen: list[str] = []
-    peaks = iter([3e9])
+    monkeypatch.setattr(cards, "_held", {})
+    monkeypatch.setattr(cards.tempfile, "gettempdir", lambda: str(tmp_path))
+    done: list[Any] = []
     with fake.fake_cuda():
-        monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-        monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: chosen.append("reset"))
-        monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: next(peaks))
-        with machine.using("cuda:1"):
+        choose = torch.cuda.set_device
+        monkeypatch.setattr(torch.cuda, "set_device", lambda d: done.append(choose(d)))
+        monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: done.append("reset"))
+        monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 3e9)
+        with machine.using(device):
             assert not torch.backends.cudnn.allow_tf32
-            machine.forget_peak("cuda:1")
-            assert machine.shown_gb(machine.peak_gb("cuda:1")) == "3.0"
-    assert chosen == ["cuda:1", "reset"]
+            machine.forget_peak(device)
+            assert machine.shown_gb(machine.peak_gb(device)) == "3.0"
+    assert done == [number, "reset"]
 
 
 def test_what_the_user_gave_wrong_ends_with_a_line() -> None:
