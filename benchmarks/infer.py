@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.interleave import interleave, print_timings
-from benchmarks.machine import device_name, print_rows, seconds, using, waiting
+from benchmarks.machine import device_name, print_rows, replaced, seconds, using, waiting
 from benchmarks.methods import Size, make_batch
 from benchmarks.released import Released
-from benchmarks.train import LEVERS, Way, build, replaced, sizes
+from benchmarks.train import LEVERS, Way, build, sizes
 from discovla.experiments import Experiments
 from discovla.models.merging import merge_lora
 from discovla.models.retriever import Retriever

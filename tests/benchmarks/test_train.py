@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from benchmarks import train
+from benchmarks.machine import replaced
 from benchmarks.methods import REAL, Size, make_batch
 from benchmarks.released import Released
-from benchmarks.train import LEVERS, Way, build, compare, differences, ours, replaced, sizes, ways
+from benchmarks.train import LEVERS, Way, build, compare, differences, ours, sizes, ways
 from discovla.errors import UserError
 from discovla.experiments import Experiments
 from discovla.models import encoder, kernels
