@@ -32,7 +32,8 @@ def using(device: str) -> Iterator[None]:
         SystemExit: torch sees no such device, or what the user gave is wrong.
     """
     try:
-        resolve_device(device)
+        if (found := resolve_device(device)).type == "cuda":
+            torch.cuda.set_device(found)
         with full_float32():
             yield
     except UserError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -40,8 +40,9 @@ def enough_memory(device: torch.device, advice: str) -> Iterator[None]:
 
 @contextmanager
 def reproducible(device: torch.device) -> Iterator[None]:
-    """Deterministic kernels and full float32 while the block runs.
+    """Deterministic kernels, full float32, and this as torch's current device in the block.
 
+    Without the latter the loader's pinned memory would open the first GPU, whichever is used.
     Where CUDA has no deterministic kernel it warns and goes on; of attention, which would go on
     where it has one, see `models.fused`.
     """
@@ -55,7 +56,8 @@ def reproducible(device: torch.device) -> Iterator[None]:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     try:
         _set_determinism(True, True, False, False)
-        with full_float32():
+        current = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+        with full_float32(), current:
             yield
     finally:
         _set_determinism(*before)
