@@ -17,9 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.interleave import interleave, print_timings
+from benchmarks.machine import device_name, print_rows, replaced, seconds, using, waiting
 from benchmarks.methods import Size, make_batch
 from benchmarks.released import Released
-from benchmarks.train import LEVERS, Way, build, device_name, replaced, seconds, sizes, waiting
+from benchmarks.train import LEVERS, Way, build, sizes
 from discovla.experiments import Experiments
 from discovla.models.merging import merge_lora
 from discovla.models.retriever import Retriever
@@ -67,17 +68,24 @@ def ways(
     }
 
 
-def compare(steps: Mapping[str, Way]) -> None:
-    """Print how far every way is from the first; raise where an exact one is too far off."""
+def compare(steps: Mapping[str, Way]) -> dict[str, str]:
+    """Print how far every way is from the first, and return it by name.
+
+    Raises:
+        SystemExit: an exact way is too far off.
+    """
+    told = {next(iter(steps)): ""}
     (first, reference), *others = steps.items()
     wanted = F.normalize(reference.step().float(), dim=-1)
     print(f"against '{first}'")
     for name, way in others:
         found = F.normalize(way.step().float(), dim=-1)
         cosine, error = (found * wanted).sum(-1).min().item(), (found - wanted).abs().max().item()
-        print(f"  {name:<34} cosine >= {cosine:.6f}   difference <= {error:.1e}")
+        told[name] = f"cosine >= {cosine:.6f}, difference <= {error:.1e}"
+        print(f"  {name:<34} {told[name]}")
         if way.exact and error > LIMIT:
             raise SystemExit(f"{name}: features differ by more than {LIMIT:g}")
+    return told
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -93,6 +101,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--peer", type=Path, help="a clone of the released code; b32 or b16")
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
+    with using(args.device):
+        measure(args)
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Compare, time and print."""
     size = sizes()[args.size]
     size = Size(size.config, args.batch or size.batch, size.frames, size.words)
     changes = {"vision_layers": 2, "text_layers": 1} if args.size == "demo" else {}
@@ -105,15 +119,21 @@ def main(arguments: list[str] | None = None) -> None:
     models["half"].halve_frozen()
     peer = Released(args.peer, models["plain"], settings) if args.peer else None
     steps = ways(models, make_batch(size, args.device), peer)
-    compare(steps)
+    told = compare(steps)
     timings = interleave(
         {n: way.step for n, way in steps.items()}, rounds=args.rounds, sync=waiting(args.device)
     )
-    print_timings(f"{args.size}, {size.batch} x {size.frames} frames, ms per batch", timings)
-    frames = size.batch * size.frames
+    clock = "wall" if args.device.startswith("cuda") else "cpu"
+    title = f"{args.size}, {size.batch} x {size.frames} frames"
+    print_timings(f"{title}, ms per batch", timings, clock=clock)
+    frames, rows = size.batch * size.frames, {}
     for timing in timings:
-        print(f"{timing.name:<34}{frames / seconds(timing, args.device):>9.1f} frames/s")
-    print(f"torch {torch.__version__}, {args.device}, {device_name(args.device)}")
+        spent = seconds(timing, args.device)
+        ratio = f"{seconds(timings[0], args.device) / spent:.2f}x"
+        rows[timing.name] = [f"{spent:.3g}", ratio, f"{frames / spent:.1f}", told[timing.name]]
+    columns = ["s" if clock == "wall" else "CPU s", "ratio", "frames/s", "features"]
+    print_rows(columns, rows)
+    print(f"\n{title}; {device_name(args.device)}, torch {torch.__version__}")
 
 
 if __name__ == "__main__":

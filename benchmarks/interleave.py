@@ -66,14 +66,19 @@ def interleave(
     return list(best.values())
 
 
-def print_timings(title: str, timings: list[Timing], unit: int = 1) -> None:
-    """A table of milliseconds per `unit`, with ratios to the first way, and the machine."""
+def print_timings(title: str, timings: list[Timing], unit: int = 1, clock: str = "cpu") -> None:
+    """A table of milliseconds per `unit`, with ratios to the first way, and the machine.
+
+    `clock`: what ratios are of, `cpu`, or `wall` where a GPU works and the CPU only asks it to.
+    """
     print(f"\n{title}")
-    print(f"{'':<32}{'CPU ms':>10}{'wall ms':>10}{'CPU ratio':>11}")
+    shown = {"cpu": "CPU ratio", "wall": "wall ratio"}[clock]
+    print(f"{'':<34}{'CPU ms':>10}{'wall ms':>10}{shown:>12}")
     for timing in timings:
-        ratio = timings[0].cpu / timing.cpu if timing.cpu else float("nan")
+        own: float = getattr(timing, clock)
+        ratio = getattr(timings[0], clock) / own if own else float("nan")
         cpu, wall = (1e3 * value / unit for value in (timing.cpu, timing.wall))
-        print(f"{timing.name:<32}{cpu:>10.2f}{wall:>10.2f}{ratio:>10.2f}x")
+        print(f"{timing.name:<34}{cpu:>10.2f}{wall:>10.2f}{ratio:>11.2f}x")
     load = os.getloadavg()[0]
     machine = f"{platform.machine()}, {os.cpu_count()} cores, load {load:.1f}"
     print(f"{machine}; best of interleaved runs")

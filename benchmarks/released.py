@@ -39,7 +39,7 @@ class Released:
             modeling = importlib.import_module("tvr.models.modeling")
         except ImportError as error:
             raise UserError(
-                f"--peer {clone}: {error}; the released code needs timm and einops"
+                f"--peer {clone}: {error}; install what is absent, timm or einops"
             ) from None
         device = model.pixel_mean.device
         if not dist.is_initialized():  # its forward pass has a barrier

@@ -9,24 +9,36 @@
 Every way computes loss and gradients of the same batch with the same random weights; all run in
 turn, in one process. Before a ratio is printed, losses are compared, and gradients as the largest
 error of a tensor over its largest value: exact ways against the first that fits the memory, the
-others are only reported. Data loading and the optimiser are not part of it.
+others are only reported. float32 is float32 on both sides: convolutions too, which a GPU would
+compute in TF32, are not, except in the way that says TF32. Data loading and the optimiser are not
+part of it. Peak memory counts what all ways share: both models and the batch, in two forms.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.interleave import Timing, interleave, print_timings
-from benchmarks.methods import REAL, SMALL, Size, make_batch
+from benchmarks.machine import (
+    device_name,
+    forget_peak,
+    matrix_rate,
+    peak_gb,
+    print_rows,
+    replaced,
+    seconds,
+    shown_gb,
+    using,
+    waiting,
+)
+from benchmarks.methods import REAL, SMALL, Size, flops_of, make_batch
 from benchmarks.released import Released
 from discovla.experiments import Experiments
 from discovla.models import encoder, kernels
@@ -50,6 +62,17 @@ class Way:
 
     step: Callable[[], Any]
     exact: bool = True
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A way that fits the memory, held against the first of them."""
+
+    step: Callable[[], Any]
+    errors: tuple[float, float] | None
+    """Of loss and gradients; None for the first way itself."""
+    peak: float | None
+    """Most memory in GB; None where it is not measured."""
 
 
 def sizes() -> dict[str, Size]:
@@ -90,17 +113,6 @@ def ours(
     return terms["loss"], grads
 
 
-@contextmanager
-def replaced(module: Any, name: str, value: Any) -> Iterator[None]:
-    """A name of a module means something else while the block runs."""
-    kept = getattr(module, name)
-    setattr(module, name, value)
-    try:
-        yield
-    finally:
-        setattr(module, name, kept)
-
-
 LEVERS: dict[str, tuple[Any, str, Any]] = {
     "last block for all tokens": (encoder, "lead_suffices", lambda method: False),
     "torch's matrix product": (kernels, "prefers_onednn", lambda: False),
@@ -115,7 +127,10 @@ def released_ways(peer: Released, model: Retriever, batch: Mapping[str, Tensor])
     pixels = {**batch, "pixels": (batch["video"].double() / 255 - mean) / std}
 
     def with_tf32() -> Result:
-        with replaced(torch.backends.cuda.matmul, "allow_tf32", True):
+        with (
+            replaced(torch.backends.cuda.matmul, "allow_tf32", True),
+            replaced(torch.backends.cudnn, "allow_tf32", True),
+        ):
             return peer.step(pixels, anomaly=False)
 
     found = {
@@ -179,7 +194,7 @@ def differences(found: Result, wanted: Result) -> tuple[float, float]:
     return loss, max(grads)
 
 
-def compare(steps: Mapping[str, Way]) -> dict[str, Way]:
+def compare(steps: Mapping[str, Way], device: str = "cpu") -> dict[str, Checked]:
     """Print how far every way is from the first, and its peak memory on a GPU.
 
     Returns:
@@ -189,73 +204,66 @@ def compare(steps: Mapping[str, Way]) -> dict[str, Way]:
         SystemExit: an exact way is too far off.
     """
     wanted: Result | None = None
-    fitting: dict[str, Way] = {}
-    on_gpu = torch.cuda.is_initialized()
+    fitting: dict[str, Checked] = {}
+    beyond: list[str] = []
     for name, way in steps.items():
-        if on_gpu:
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
+        forget_peak(device)
         try:
             loss, grads = way.step()
         except torch.OutOfMemoryError:
             print(f"  {name:<34} does not fit the memory")
             continue
-        fitting[name] = way
-        peak = f"   peak {torch.cuda.max_memory_allocated() / 1e9:.1f} GB" if on_gpu else ""
+        peak, errors = peak_gb(device), None
+        memory = f"   peak {shown_gb(peak)} GB" if peak else ""
         if wanted is None:
             wanted = (loss.clone(), {n: g.clone() for n, g in grads.items()})
-            print(f"against '{name}': loss {loss.item():.6f}{peak}")
-            continue
-        errors = differences((loss, grads), wanted)
-        print(f"  {name:<34} loss {errors[0]:.1e}   gradients {errors[1]:.1e}{peak}")
-        if way.exact and (errors[0] > LOSS_LIMIT or errors[1] > GRADIENT_LIMIT):
-            raise SystemExit(f"{name}: beyond {LOSS_LIMIT:g} (loss) or {GRADIENT_LIMIT:g}")
+            print(f"against '{name}': loss {loss.item():.6f}{memory}")
+        else:
+            errors = differences((loss, grads), wanted)
+            print(f"  {name:<34} loss {errors[0]:.1e}   gradients {errors[1]:.1e}{memory}")
+            if way.exact and (errors[0] > LOSS_LIMIT or errors[1] > GRADIENT_LIMIT):
+                beyond.append(name.strip())
+        fitting[name] = Checked(way.step, errors, peak)
+    if beyond:
+        limits = f"{LOSS_LIMIT:g} (loss) or {GRADIENT_LIMIT:g} (gradients)"
+        raise SystemExit(f"{', '.join(beyond)}: beyond {limits}; no time is told")
     return fitting
 
 
-def matrix_rates(device: str) -> dict[str, float]:
-    """FLOP per second of one large product, by type of the arithmetic; CPU time on a CPU."""
-    edge = 8192 if device.startswith("cuda") else 1024
-    flops = 2 * edge**3
-    made = torch.randn(2, edge, edge, device=device)
-    kinds = {"fp32": made.unbind(), "bf16": made.bfloat16().unbind()}
-    steps: dict[str, Callable[[], Tensor]] = {
-        kind: lambda x=x, y=y: kernels.linear(x, y)  # type: ignore[misc]
-        for kind, (x, y) in kinds.items()
-    }
-    timings = interleave(steps, rounds=5, sync=waiting(device))
-    return {timing.name: flops / seconds(timing, device) for timing in timings}
+MODES = {"ours": (torch.float32, "fp32"), "ours, bf16": (torch.bfloat16, "bf16")}
+"""Ways that compute what a step needs once, and the type of most of their products."""
 
 
-def seconds(timing: Timing, device: str) -> float:
-    """What counts: the clock where a GPU works, else the CPU time."""
-    return timing.wall if device.startswith("cuda") else timing.cpu
-
-
-def waiting(device: str) -> Callable[[], None]:
-    """What waits for the device."""
-    return torch.cuda.synchronize if device.startswith("cuda") else (lambda: None)
-
-
-def flops_of(step: Callable[[], Result]) -> int:
-    """Of all matrix products of a step."""
-    with replaced(*LEVERS["torch's matrix product"]), FlopCounterMode(display=False) as counter:
-        step()
-    return counter.get_total_flops()
-
-
-def print_shares(timings: list[Timing], flops: int, size: Size, device: str) -> None:
-    """How much of the device's measured matrix rate the two modes reach, on one step's FLOPs."""
-    rates = matrix_rates(device)
-    print(f"\n{flops / 1e12:.2f} TFLOP per step")
+def print_results(
+    timings: list[Timing], checked: Mapping[str, Checked], size: Size, device: str
+) -> None:
+    """Rates, the share of the device's measured matrix rate, and rows for the README."""
+    # All ways of ours have the same products: those of the first mode that fits are counted.
+    mode = next((timing.name for timing in timings if timing.name in MODES), None)
+    flops = flops_of(checked[mode].step) if mode else 0
+    if flops:
+        print(f"\n{flops / 1e12:.2f} TFLOP per step")
+    rows: dict[str, list[str]] = {}
     for timing in timings:
-        for name, kind in (("ours", "fp32"), ("ours, bf16", "bf16")):
-            if timing.name == name:
-                reached = flops / seconds(timing, device)
-                print(
-                    f"{name:<12}{size.batch / timing.wall:>9.1f} pairs/s{reached / 1e12:>9.3f} "
-                    f"TFLOP/s, {reached / rates[kind]:.0%} of {rates[kind] / 1e12:.3f} ({kind})"
-                )
+        spent, of, share = seconds(timing, device), checked[timing.name], ""
+        if flops and timing.name in MODES:
+            dtype, kind = MODES[timing.name]
+            rate = matrix_rate(device, dtype, kernels.linear)
+            share = f"{flops / spent / rate:.0%}"
+            print(
+                f"{timing.name:<12}{size.batch / spent:>9.1f} pairs/s{flops / spent / 1e12:>9.3f} "
+                f"TFLOP/s, {share} of {rate / 1e12:.3f} ({kind})"
+            )
+        rows[timing.name] = [
+            *(f"{spent:.3g}", f"{seconds(timings[0], device) / spent:.2f}x"),
+            *(f"{size.batch / spent:.1f}", shown_gb(of.peak)),
+            *(f"{error:.1e}" for error in of.errors or ()),
+            *([""] * (0 if of.errors else 2)),
+            share,
+        ]
+    clock = "s" if device.startswith("cuda") else "CPU s"
+    columns = [clock, "ratio", "pairs/s", "peak GB", "loss off by", "gradients off by"]
+    print_rows([*columns, "of the matrix rate"], rows)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -284,9 +292,15 @@ def main(arguments: list[str] | None = None) -> None:
         args.frames or size.frames,
         args.words or size.words,
     )
-    if on_gpu and args.limit_gb:
-        total = torch.cuda.get_device_properties(args.device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, args.limit_gb * 1e9 / total))
+    with using(args.device):
+        if on_gpu and args.limit_gb:
+            total = torch.cuda.get_device_properties().total_memory
+            torch.cuda.set_per_process_memory_fraction(min(1.0, args.limit_gb * 1e9 / total))
+        measure(args, size)
+
+
+def measure(args: argparse.Namespace, size: Size) -> None:
+    """Compare, time and print."""
     changes: dict[str, Any] = {"frames": size.frames, "words": size.words}
     if args.size == "demo":
         changes |= {"vision_layers": 2, "text_layers": 1}
@@ -299,22 +313,20 @@ def main(arguments: list[str] | None = None) -> None:
     steps = ways(model, half, batch, args.micro_batch or max(1, size.batch // 2), peer)
     if args.only:
         steps = {n: s for n, s in steps.items() if any(part in n for part in args.only)}
-    steps = compare(steps)
+    checked = compare(steps, args.device)
+    if not checked:
+        raise SystemExit("no way fits the memory: give a smaller --batch or --micro-batch")
     timings = interleave(
-        {n: way.step for n, way in steps.items()}, rounds=args.rounds, sync=waiting(args.device)
+        {n: way.step for n, way in checked.items()}, rounds=args.rounds, sync=waiting(args.device)
     )
     frames = f"{size.batch} x {size.frames} frames, {size.words} words"
-    print_timings(f"{args.size}, {frames}, {args.threads} threads, ms per step", timings)
-    if any(timing.name.startswith("ours") for timing in timings):
-        print_shares(timings, flops_of(lambda: ours(model, batch)), size, args.device)
-    print(f"torch {torch.__version__}, {args.device}, {device_name(args.device)}")
-
-
-def device_name(device: str) -> str:
-    """The GPU's name, or what vectors torch sees on the CPU."""
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
-    return str(torch.backends.cpu.get_cpu_capability())
+    clock = "wall" if args.device.startswith("cuda") else "cpu"
+    title = f"{args.size}, {frames}, {args.threads} threads, ms per step"
+    print_timings(title, timings, clock=clock)
+    print_results(timings, checked, size, args.device)
+    limit = f", at most {args.limit_gb:g} GB" if args.limit_gb else ""
+    machine = f"{device_name(args.device)}{limit}, torch {torch.__version__}"
+    print(f"\n{args.size}, {frames}; {machine}; best of {args.rounds}")
 
 
 if __name__ == "__main__":

@@ -18,8 +18,7 @@ def resolve_device(name: str) -> torch.device:
     """The device called `auto` (a GPU if there is any), `cpu`, `cuda` or `cuda:N`.
 
     Without a number it is a GPU that no other process of this user has taken, so that several jobs
-    at the same time use several GPUs. A GPU becomes this process' current device: what torch puts
-    on "the" GPU without being told, such as the loader's pinned memory, would else open the first.
+    at the same time use several GPUs.
 
     Raises:
         UserError: no such device, here or at all.
@@ -44,7 +43,6 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device("cuda", _free_card(count))
     else:  # who looks for a free one afterwards must see that this one is taken
         take_card([_name_of(device.index)])
-    torch.cuda.set_device(device)
     return device
 
 

@@ -17,12 +17,14 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.cuda._utils import _get_device_index
 from torch.utils._python_dispatch import TorchDispatchMode
 
 CUDA, META = torch.device("cuda", 0), torch.device("meta")
@@ -91,11 +93,15 @@ class _Fake(FakeTensorMode):
 
 @contextmanager
 def fake_cuda() -> Iterator[Waits]:
-    """A machine with one made-up GPU of Hopper's kind, as far as shapes and types go."""
+    """A machine with two made-up GPUs of Hopper's kind, as far as shapes and types go."""
     cuda = {
         "is_available": lambda: True,
-        "device_count": lambda: 1,
+        "device_count": lambda: 2,
         "current_device": lambda: 0,
+        "set_device": lambda device: _get_device_index(device),  # refuses one without number
+        "get_device_properties": lambda device=None: SimpleNamespace(
+            uuid=f"made-up-{_get_device_index(device, optional=True)}", total_memory=80 * 10**9
+        ),
         "is_bf16_supported": lambda *args, **kwargs: True,
         "get_device_capability": lambda device=None: (9, 0),
         "synchronize": lambda device=None: None,

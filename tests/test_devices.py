@@ -28,12 +28,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, int]:
     )
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda n: (free[names[n]], 40))
     monkeypatch.setattr(cards.tempfile, "gettempdir", lambda: str(tmp_path))
-    monkeypatch.setattr(torch.cuda, "set_device", lambda device: current.append(device))
     return free
-
-
-current: list[torch.device] = []
-"""What was made the current device, in order."""
 
 
 @pytest.mark.parametrize("name", ["auto", "cuda"])
@@ -46,7 +41,7 @@ def test_each_process_takes_a_free_card(
     taken = []
     for _ in range(3):
         taken.append(resolve_device(name))
-        assert resolve_device(name) == taken[-1] == current[-1]
+        assert resolve_device(name) == taken[-1]
         another_process(monkeypatch)
     assert taken == [torch.device("cuda", n) for n in range(3)]
     assert caplog.text == ""
@@ -65,7 +60,7 @@ def another_process(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_named_card_is_taken_as_named(
     machine: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert resolve_device("cuda:2") == torch.device("cuda:2") == current[-1]
+    assert resolve_device("cuda:2") == torch.device("cuda:2")
     assert resolve_device("cpu") == torch.device("cpu")
     another_process(monkeypatch)
     # Asked for by name it is shared; who looks for a free one gets another.
@@ -96,6 +91,23 @@ def test_float32_is_float32_whatever_was_set_before() -> None:
         assert shown() == (True, True)
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def test_the_device_is_the_current_one_in_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch's loader pins memory by it; behind the block the caller's own is back."""
+    current = [0]
+
+    def exchange(number: int) -> int:
+        current.append(number)
+        return current[-2]
+
+    monkeypatch.setattr(torch.cuda, "_exchange_device", exchange)
+    monkeypatch.setattr(torch.cuda, "_maybe_exchange_device", exchange)
+    with reproducible(torch.device("cuda:1")):
+        assert current == [0, 1]
+    assert current == [0, 1, 0]
+    with reproducible(torch.device("cpu")):
+        assert current == [0, 1, 0]
 
 
 @pytest.mark.parametrize("name", ["mps", "gpu", "cuda:x", ""])

@@ -22,7 +22,7 @@ from discovla.retrieval.rows import write_rows
 from discovla.storage.tensors import VERSION, save_tensors
 from discovla.training.checkpoint import Run, load_trained, trained_parameters
 from discovla.training.data import data_identity, open_annotations, open_frames, token_ids
-from discovla.training.device import reproducible, to_device
+from discovla.training.device import enough_memory, reproducible, to_device
 
 LOG = logging.getLogger(__name__)
 SPLITS = ("test", "val", "bank")
@@ -91,7 +91,9 @@ def extract_features(
     sides: list[_Encoded] = []
     excluded: list[str] = []
     frames: dict[str, str] = {}
-    with torch.inference_mode(), reproducible(tensors["logit_scale"].device):
+    place = run.retriever.logit_scale.device
+    advice = f"Encode fewer videos at once: --batch-size {max(1, batch_size // 2)}."
+    with torch.inference_mode(), reproducible(place), enough_memory(place, advice):
         clip_ids = None
         if split != "bank":
             clips, frames = _open_clips(run, rows, frames_dir, allow_missing)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor
 
 from discovla.devices import full_float32
+from discovla.errors import UserError
 
 
 def to_device(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
@@ -28,9 +29,20 @@ def to_device(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Te
 
 
 @contextmanager
-def reproducible(device: torch.device) -> Iterator[None]:
-    """Deterministic kernels and full float32 while the block runs.
+def enough_memory(device: torch.device, advice: str) -> Iterator[None]:
+    """What it means if the block needs more memory than a device has: a `UserError` with advice."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        reason = str(error).split(". ")[0].strip() or "out of memory"
+        raise UserError(f"the memory of {device} is too small ({reason}). {advice}") from None
 
+
+@contextmanager
+def reproducible(device: torch.device) -> Iterator[None]:
+    """Deterministic kernels, full float32, and this as torch's current device in the block.
+
+    Without the latter the loader's pinned memory would open the first GPU, whichever is used.
     Where CUDA has no deterministic kernel it warns and goes on; of attention, which would go on
     where it has one, see `models.fused`.
     """
@@ -44,7 +56,8 @@ def reproducible(device: torch.device) -> Iterator[None]:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     try:
         _set_determinism(True, True, False, False)
-        with full_float32():
+        current = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+        with full_float32(), current:
             yield
     finally:
         _set_determinism(*before)

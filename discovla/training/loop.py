@@ -13,7 +13,7 @@ import torch
 from discovla.errors import UserError
 from discovla.training.checkpoint import Run, open_run, read_adapter, trained_parameters
 from discovla.training.data import LoaderBatches, data_identity, open_annotations, training_set
-from discovla.training.device import reproducible
+from discovla.training.device import enough_memory, reproducible
 from discovla.training.gradients import check_micro_batch
 from discovla.training.optim import check_optimisation
 from discovla.training.processes import ALONE, World
@@ -105,7 +105,8 @@ def train(
     pin = target.type == "cuda"
     batches = LoaderBatches(dataset, run.settings.batch_size, seed, workers, pin, world, target)
     began = time.monotonic()
-    with reproducible(target):
+    at_once = min(micro_batch or run.settings.batch_size, batches.share.stop - batches.share.start)
+    with reproducible(target), enough_memory(target, _smaller(at_once, recompute)):
         Trainer(
             run.retriever,
             run.settings,
@@ -122,6 +123,21 @@ def train(
     if world.leads:
         LOG.info("%s written after %.0f s", adapter, time.monotonic() - began)
     return adapter
+
+
+def _smaller(samples: int, recompute: bool) -> str:
+    """What helps where `samples` at a time were too many."""
+    ways = []
+    if samples > 1:
+        ways.append(f"--micro-batch {samples // 2} (micro_batch in config/config.yaml)")
+    if not recompute:
+        ways.append("--recompute (recompute there)")
+    ways.append("a GPU with more memory, or several by torchrun")
+    return (
+        f"It was to hold {samples} sample{'s' * (samples > 1)} at a time. What helps, and changes "
+        f"rounding at most: {'; '.join(ways)}. The same command then goes on from the last saved "
+        "state, if there is one."
+    )
 
 
 def _is_done(adapter: Path, identity: Identity) -> bool:

@@ -11,6 +11,7 @@ from benchmarks.caption_case import case_of
 from discovla.captioning.llava import attention as module
 from discovla.captioning.llava import generation
 from discovla.captioning.llava.attention import attention
+from discovla.captioning.llava.decoding import Chooser, Sampling
 from tests import fake_cuda as fake
 
 
@@ -53,3 +54,18 @@ def test_the_fused_kernel_is_for_cards_that_have_it(
     assert (out.shape, out.dtype) == (query.shape, torch.bfloat16)
     assert (total.shape, total.dtype) == (query.shape[:3], torch.float32)
     assert plain.called == (capability < (8, 0))
+
+
+def test_drawn_answers_wait_for_nothing() -> None:
+    """Draws are made on the CPU before, and travel once."""
+    drawn = {"sampling": Sampling(1, 0.7, 0.9), "keys": [b"a", b"b", b"c"]}
+    ways = {"drawn": drawn, "greedy": {"sampling": None, "keys": []}}
+    with fake.fake_cuda() as waits:
+        said = torch.zeros(3, 5, dtype=torch.int64, device="cuda")
+        scores, rows = torch.empty(3, 30, device="cuda"), torch.arange(3, device="cuda")
+        for way in ways.values():
+            chooser = Chooser([1, 2], second_try=False, steps=8, device=fake.CUDA, **way)
+            waits.found.clear()
+            chosen = chooser.choose(said, scores, rows)
+            assert (chosen.shape, chosen.dtype, chosen.device) == ((3,), torch.int64, fake.CUDA)
+            assert waits.found == []

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -139,6 +141,31 @@ def test_failed_clips_stop_the_training_unless_allowed(tmp_path: Path) -> None:
     train(broken.config, output_dir=tmp_path / "out", allow_missing=True, **broken.training())
     _, metadata = read_adapter(tmp_path / "out" / "adapter.safetensors")
     assert json.loads(metadata["excluded"]) == [worlds.TRAIN[2]]
+
+
+@pytest.mark.parametrize(
+    ("options", "advice"),
+    [
+        ({}, r"4 samples at a time.*--micro-batch 2 .*--recompute"),
+        ({"micro_batch": 2, "recompute": True}, r"2 samples at a time.*--micro-batch 1 .*GPU"),
+        ({"micro_batch": 1, "recompute": True}, r"1 sample at a time(?!.*--micro).*torchrun"),
+    ],
+)
+def test_too_little_memory_is_told_with_what_helps(
+    world: World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    advice: str,
+) -> None:
+    def too_large(*args: Any, **others: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB. GPU 0 has 79.")
+
+    monkeypatch.setattr("discovla.training.trainer.backward", too_large)
+    with pytest.raises(UserError, match=r"cpu is too small \(CUDA out of memory\)") as found:
+        train(world.config, output_dir=tmp_path, **{**world.training(), **options})
+    assert re.search(advice, str(found.value)), found.value
+    assert not (tmp_path / "adapter.safetensors").exists()
 
 
 def test_full_fine_tuning_keeps_its_groups(world: World, tmp_path: Path) -> None:
