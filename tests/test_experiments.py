@@ -68,6 +68,17 @@ def golden(name: str, value: Any) -> None:
     assert json.loads(path.read_text()) == value, f"{path} differs. {REPAIR}"
 
 
+def test_table_8_never_mixes_generators(experiments: Experiments, folder: Path) -> None:
+    """Also where a dataset trains on the authors' captions: only the prompt differs."""
+    change(folder / "datasets" / "msrvtt.yaml", lambda c: c["set"].update(captions="released"))
+    rows = Experiments.load(folder=folder).rows("msrvtt", "table8")
+    assert [row.run.settings.captions for row in rows if row.run] == ["guided", "unguided"]
+    assert len({row.run.settings.captioner for row in rows if row.run}) == 1
+    assert [row.run.captions_id for row in rows if row.run] == [
+        row.run.captions_id for row in experiments.rows("msrvtt", "table8") if row.run
+    ]
+
+
 def test_run_ids_are_those_of_the_golden_file(experiments: Experiments) -> None:
     golden("run_ids.json", all_run_ids(experiments))
 

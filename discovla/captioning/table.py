@@ -45,8 +45,9 @@ FAULTS = ("empty", "repeated", "unfinished")
 #: `retried` = of use at the second try.
 STATUSES = ("ok", "retried", *FAULTS)
 WHAT = "a table of pseudo captions"
-#: Lists of the metadata that differ from shard to shard and are joined by `merge`.
-_JOINED = ("excluded", "absent")
+#: Lists of the metadata that differ from shard to shard and are joined by `merge`, and what is
+#: counted of them.
+_JOINED = {"excluded": "clips_without_frames", "absent": "captions_absent"}
 #: Faulty rows named in the metadata, of each status, and in the log.
 _LISTED, _SHOWN = 1000, 5
 
@@ -133,9 +134,9 @@ def merge(
         output: the table, ordered by caption within each shard, then by position.
 
     Returns:
-        The metadata written: what the shards share; `counts` of rows, of each status, and of
-        answers that were cut off; and `remaining`, the first (caption_id, position) of each status
-        that is of no use to training. Those rows stay in the table.
+        The metadata written: what the shards share; `counts` of rows, of each status, of answers
+        that were cut off, and of what has no rows; and `remaining`, the first (caption_id,
+        position) of each status that is of no use to training. Those rows stay in the table.
 
     Raises:
         UserError: shards disagree; a row is unknown, double or of other annotations; or a
@@ -180,6 +181,7 @@ def _common_metadata(shards: Sequence[str | Path], captions_id: str) -> dict[str
                 f"{common.get(name)!r}. Remove the one that is out of date and run again."
             )
     lists = {name: sorted(values) for name, values in joined.items()}
+    counts.update({_JOINED[name]: len(values) for name, values in lists.items() if values})
     _report(counts, remaining)
     return {**common, **lists, "counts": dict(counts), "remaining": remaining}
 

@@ -116,6 +116,26 @@ def test_second_try_breaks_a_loop(captioner) -> None:
     assert all(answer.n_tokens >= 3 for answer in second)
 
 
+def test_a_second_try_is_no_loop_whatever_the_model_wants() -> None:
+    """A model that says its favourite words again and again: two of them, or one alone."""
+    import torch
+
+    from discovla.captioning.llava.decoding import Chooser
+
+    for favourites in ([7], [7, 8], [7, 8, 9]):
+        chooser = Chooser(
+            [3], second_try=True, sampling=None, keys=[], steps=60, device=torch.device("cpu")
+        )
+        said = torch.zeros(1, 0, dtype=torch.int64)
+        for step in range(60):
+            scores = torch.linspace(1, 0, 100)[None].clone()
+            scores[0, favourites[step % len(favourites)]] = 1000.0
+            chosen = chooser.choose(said, scores, torch.arange(1))
+            said = torch.cat([said, chosen[:, None]], 1)
+        words = " ".join(f"w{token}" for token in said[0].tolist())
+        assert fault_of(words) is None
+
+
 def test_bf16_runs(llava_folder) -> None:
     from discovla.captioning.llava import LlavaNextCaptioner
 

@@ -26,7 +26,7 @@ from tests.captioning.conftest import CAPTIONS_ID, noise
 IMAGES = [noise(i, *shape) for i, shape in enumerate([(24, 40), (32, 32), (48, 20)])]
 PROMPTS = [guided_prompt(c) for c in ("a red ring", "green disc jumps", "and then a large cross")]
 #: What comes out of `generate` when an answer was of no use; written down a second time here.
-PENALTIES = {"repetition_penalty": 1.2, "no_repeat_ngram_size": 4, "min_new_tokens": 3}
+PENALTIES = {"repetition_penalty": 1.2, "no_repeat_ngram_size": 3, "min_new_tokens": 3}
 
 
 def made(folder, **options) -> LlavaNextCaptioner:

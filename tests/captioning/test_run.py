@@ -290,7 +290,12 @@ def test_what_stays_unfinished_is_kept_and_listed(world) -> None:
     run(world, captioner)
     merged = world.folder / "merged.parquet"
     metadata = table.merge([world.folder / "out.parquet"], world.annotations, CAPTIONS_ID, merged)
-    assert metadata["counts"] == {"rows": 18, "unfinished": 18, "cut_off": 18}
+    assert metadata["counts"] == {
+        "rows": 18,
+        "unfinished": 18,
+        "cut_off": 18,
+        "clips_without_frames": 1,
+    }
     assert len(metadata["remaining"]["unfinished"]) == 18
     assert {len(row["pseudo_caption"].split()) for row in rows(world)} == {16}
 
@@ -358,8 +363,9 @@ def test_released_captions_join_by_the_literal_key(world, caplog) -> None:
     assert {row["n_tokens"] for row in got} == {None}
     # The merged table is complete without them, and says which they are.
     out = world.folder / "merged.parquet"
-    table.merge([world.folder / "out.parquet"], world.annotations, CAPTIONS_ID, out)
+    merged = table.merge([world.folder / "out.parquet"], world.annotations, CAPTIONS_ID, out)
     assert table.CaptionTable(out).absent == {"-rf ../'x\"#0"}
+    assert merged["counts"]["captions_absent"] == 1
 
 
 @pytest.mark.parametrize(

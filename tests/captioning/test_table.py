@@ -50,7 +50,7 @@ def fullest(shards: list[Path]) -> Path:
 
 def test_merged_table_gives_the_captions_of_each_caption(world, shards) -> None:
     metadata = merge(world, shards)
-    assert metadata["counts"] == {"rows": 18, "ok": 18}
+    assert metadata["counts"] == {"rows": 18, "ok": 18, "clips_without_frames": 1}
     assert metadata["excluded"] == ["broken"]
     captions = table.CaptionTable(
         world.folder / "merged.parquet", captions_id=CAPTIONS_ID, frames_id=FRAMES_ID
@@ -85,7 +85,7 @@ def test_what_remains_faulty_is_counted_and_named(world, shards, caplog) -> None
     metadata = merge(world, shards)
     assert metadata["counts"] == {
         **{"rows": 18, "ok": 15, "retried": 1, "empty": 1, "repeated": 1},
-        "cut_off": 2,
+        **{"cut_off": 2, "clips_without_frames": 1},
     }
     keys = [[row["caption_id"], row["position"]] for row in rows]
     assert metadata["remaining"] == {"empty": keys[:1], "repeated": keys[1:2], "unfinished": []}

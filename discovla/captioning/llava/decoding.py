@@ -64,7 +64,8 @@ class Chooser:
         if second_try:
             # Penalties look at the answer only: the prompt's own words may well come back.
             self._processors.append(RepetitionPenaltyLogitsProcessor(1.2))
-            self._processors.append(NoRepeatNGramLogitsProcessor(4))
+            # Three: a word said four times holds no run of four tokens twice.
+            self._processors.append(NoRepeatNGramLogitsProcessor(3))
             if ends:
                 least = MinNewTokensLengthLogitsProcessor(0, 3, list(ends), device=str(device))
                 self._processors.append(least)
