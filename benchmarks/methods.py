@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.flops import flops_of
 from benchmarks.interleave import cpu_seconds
 from discovla.experiments import Experiments
 from discovla.models.backbone import Backbone, build_backbone
@@ -153,9 +153,7 @@ def measure(models: Mapping[str, Retriever], batch: Any, rounds: int, bf16: bool
     cuda = batch["video"].is_cuda
     facts: dict[str, dict[str, float]] = {name: {} for name in models}
     for name, model in models.items():
-        with FlopCounterMode(display=False) as counter:
-            step(model, batch, bf16)
-        facts[name]["flop"] = counter.get_total_flops()
+        facts[name]["flop"] = flops_of(lambda model=model: step(model, batch, bf16))
         facts[name]["trained"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
         if cuda:
             torch.cuda.reset_peak_memory_stats()

@@ -23,8 +23,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.flops import flops_of
 from benchmarks.interleave import Timing, interleave, print_timings
 from benchmarks.methods import REAL, SMALL, Size, make_batch
 from benchmarks.released import Released
@@ -235,13 +235,6 @@ def seconds(timing: Timing, device: str) -> float:
 def waiting(device: str) -> Callable[[], None]:
     """What waits for the device."""
     return torch.cuda.synchronize if device.startswith("cuda") else (lambda: None)
-
-
-def flops_of(step: Callable[[], Result]) -> int:
-    """Of all matrix products of a step."""
-    with replaced(*LEVERS["torch's matrix product"]), FlopCounterMode(display=False) as counter:
-        step()
-    return counter.get_total_flops()
 
 
 def print_shares(timings: list[Timing], flops: int, size: Size, device: str) -> None:
