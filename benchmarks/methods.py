@@ -14,6 +14,7 @@ import platform
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -153,7 +154,7 @@ def measure(models: Mapping[str, Retriever], batch: Any, rounds: int, bf16: bool
     cuda = batch["video"].is_cuda
     facts: dict[str, dict[str, float]] = {name: {} for name in models}
     for name, model in models.items():
-        facts[name]["flop"] = flops_of(lambda model=model: step(model, batch, bf16))
+        facts[name]["flop"] = flops_of(partial(step, model, batch, bf16))
         facts[name]["trained"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
         if cuda:
             torch.cuda.reset_peak_memory_stats()
