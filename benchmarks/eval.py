@@ -131,6 +131,7 @@ def by_definition(text: Array, video: Array, bank: Array, post: Post) -> Metrics
         scores = scores * weights / weights.sum(axis=0)
     if post == "qbnorm":
         beta = PARAMETERS["qbnorm"]["beta"]
+        assert beta is not None
         liked = (bank @ video.T).astype(np.float64)
         active = np.unique(liked.argmax(axis=1))
         chosen = np.isin(scores.argmax(axis=1), active)

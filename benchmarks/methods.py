@@ -12,19 +12,18 @@ from __future__ import annotations
 import argparse
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.flops import flops_of
 from benchmarks.interleave import cpu_seconds
-from benchmarks.machine import replaced, using
+from benchmarks.machine import using
 from discovla.experiments import Experiments
-from discovla.models import kernels
 from discovla.models.backbone import Backbone, build_backbone
 from discovla.models.retriever import Retriever, build_retriever
 from discovla.settings import RunSettings
@@ -106,25 +105,6 @@ def make_batch(size: Size, device: str) -> dict[str, Tensor]:
         "video_index": torch.arange(size.batch),
     }
     return {name: tensor.to(device) for name, tensor in batch.items()}
-
-
-def _product_in_place(x: Any, a: Any, b: Any, *args: Any, **kwargs: Any) -> int:
-    """FLOPs of x + a b, by shapes; torch counts it only where it makes a new tensor."""
-    return int(2 * a[0] * a[1] * b[1])
-
-
-def flops_of(step: Callable[[], Any]) -> int:
-    """Of all matrix products of a step, those of attention among them.
-
-    torch does not count oneDNN's products, which are not taken here, nor those added in place.
-    """
-    products = {torch.ops.aten.addmm_: _product_in_place}
-    with (
-        replaced(kernels, "prefers_onednn", lambda: False),
-        FlopCounterMode(display=False, custom_mapping=products) as counter,
-    ):
-        step()
-    return counter.get_total_flops()
 
 
 def step(model: Retriever, batch: Mapping[str, Tensor], bf16: bool) -> None:

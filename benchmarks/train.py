@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.flops import flops_of
 from benchmarks.interleave import Timing, interleave, print_timings
 from benchmarks.machine import (
     device_name,
@@ -38,7 +39,7 @@ from benchmarks.machine import (
     using,
     waiting,
 )
-from benchmarks.methods import REAL, SMALL, Size, flops_of, make_batch
+from benchmarks.methods import REAL, SMALL, Size, make_batch
 from benchmarks.released import Released
 from discovla.experiments import Experiments
 from discovla.models import encoder, kernels
