@@ -27,10 +27,36 @@ from discovla.interruption import (
 
 
 class _Command(argparse.ArgumentParser):
-    """The parser of one command: its description and examples are shown as they are written."""
+    """The parser of one command: its description and examples are shown as they are written.
 
-    def __init__(self, **options: Any) -> None:
+    With `mixed`, arguments without a name may stand before, between and behind the options also
+    where the last of them may be left out.
+    """
+
+    def __init__(self, *, mixed: bool = False, **options: Any) -> None:
         super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, **options})
+        self._mixed = mixed
+        self._reading = False
+        _add_verbose(self, default=argparse.SUPPRESS)  # what stands before the command counts too
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's, which calls it for a command; what is left over is an error there."""
+        if self._reading:  # called by itself, below
+            return super().parse_known_args(args, namespace)
+        read = self.parse_known_intermixed_args if self._mixed else super().parse_known_args
+        self._reading = True
+        try:
+            found, rest = read(args, namespace)
+        finally:
+            self._reading = False
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return found, rest
+
+
+def _add_verbose(parser: argparse.ArgumentParser, **options: Any) -> None:
+    text = "log more to stderr"
+    parser.add_argument("-v", "--verbose", action="store_true", help=text, **options)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -40,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Text-video retrieval with CLIP: the commands behind the workflow's rules.",
         epilog="`discovla COMMAND --help` shows the options of a command and an example.",
     )
-    parser.add_argument("-v", "--verbose", action="store_true", help="log more to stderr")
+    _add_verbose(parser)
     subparsers = parser.add_subparsers(
         dest="command", required=True, metavar="COMMAND", parser_class=_Command
     )

@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import Any
 
+from discovla.cli import _options
 from discovla.errors import UserError
 
 ANNOTATIONS = """\
@@ -46,7 +47,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--rule", action="append", default=[], metavar="K=V", help="a rule of the reader"
     )
-    parser.add_argument("--config-dir", default="config", metavar="DIR", help="default: config")
+    _options.config(parser)
     parser.add_argument("--output", required=True, metavar="FILE")
     parser.add_argument("--json", action="store_true", help="print the metadata to stdout")
     parser.set_defaults(run=run_annotations)
@@ -57,7 +58,7 @@ def add_parser(subparsers: Any) -> None:
         description=CLIPS,
         epilog=CLIPS_EXAMPLE,
     )
-    parser.add_argument("--annotations", required=True, metavar="FILE")
+    _options.annotations_file(parser)
     parser.add_argument("--dataset", metavar="NAME", help="default: as the annotations say")
     parser.add_argument("--root", required=True, metavar="DIR", help="folder with the videos")
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds for one video")

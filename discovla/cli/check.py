@@ -6,6 +6,8 @@ import argparse
 import json
 from typing import Any
 
+from discovla.cli import _options
+
 DESCRIPTION = """\
 Look for a dataset's annotation files, its videos, and the weights its runs need, compare the
 splits with their published sizes, and say what lies ahead: frames to store, captions to write,
@@ -32,7 +34,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("dataset", metavar="DATASET")
     parser.add_argument("--root", metavar="DIR", help="default: data.DATASET in config/config.yaml")
-    parser.add_argument("--config-dir", default="config", metavar="DIR", help="default: config")
+    _options.config(parser)
     parser.add_argument("--full", action="store_true", help="decode every video (minutes to hours)")
     parser.add_argument(
         "--jobs", type=int, metavar="N", help="videos read at once with --full; default: all cores"

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from discovla.cli import _options
+
 DESCRIPTION = """\
 Encode the test split, and val where there is one, with the adapter of every epoch and the last.
 
@@ -29,16 +31,16 @@ def add_parser(subparsers: Any) -> None:
         epilog=EXAMPLE,
     )
     add = parser.add_argument
-    add("--config", required=True, metavar="FILE", help="config.json of the run")
+    _options.run_config(parser)
     add("--run-folder", required=True, metavar="DIR", help="with adapter and checkpoints/")
     add("--splits", nargs="+", default=["test"], choices=("val", "test"), help="test")
-    add("--annotations", required=True, metavar="FILE")
-    add("--frames", required=True, metavar="DIR", help="folder of the frame store")
+    _options.annotations_file(parser)
+    _options.frames_folder(parser)
     add("--seed", required=True, type=int, help="the seed of the training")
     add("--output", required=True, metavar="DIR", help="receives {checkpoint}.{split}.safetensors")
-    add("--device", default="auto", help="auto (CUDA if there is any), cpu, cuda, cuda:N")
-    add("--workers", type=int, default=0, metavar="N", help="loader processes; %(default)s")
-    add("--allow-missing", action="store_true", help="leave clips without frames out")
+    _options.device(parser)
+    _options.workers(parser)
+    _options.allow_missing(parser)
     parser.set_defaults(run=run)
 
 

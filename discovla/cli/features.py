@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from discovla.cli import _options
 from discovla.errors import UserError
+from discovla.storage.dates import check_dates
 
 DESCRIPTION = """\
 Encode the captions and videos of a split, or the training captions (--split bank, for QB-Norm).
@@ -32,26 +34,23 @@ def add_parser(subparsers: Any) -> None:
         epilog=EXAMPLE,
     )
     add = parser.add_argument
-    add("--config", required=True, metavar="FILE", help="config.json of the run")
-    add("--adapter", metavar="FILE", help="trained tensors; none for zero-shot evaluation")
+    _options.run_config(parser)
+    _options.adapter(parser)
     add("--split", required=True, choices=("test", "val", "bank"))
-    add("--annotations", required=True, metavar="FILE")
-    add("--frames", metavar="DIR", help="folder of the frame store; not read for bank")
+    _options.annotations_file(parser)
+    _options.frames_folder(parser, required=False, note="; not read for bank")
     add("--seed", required=True, type=int, help="the seed of the adapter")
     add("--output", required=True, metavar="FILE", help="…/features.{split}.safetensors")
-    add("--device", default="auto", help="auto (CUDA if there is any), cpu, cuda, cuda:N")
+    _options.device(parser)
     add("--batch-size", type=int, default=32, metavar="N", help="videos at once; %(default)s")
-    add("--workers", type=int, default=0, metavar="N", help="loader processes; %(default)s")
-    add(
-        "--allow-missing",
-        action="store_true",
-        help="leave clips without frames and their captions out (listed in the metadata)",
-    )
+    _options.workers(parser)
+    _options.allow_missing(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Encode and write."""
+    check_dates(args.config, args.adapter, args.annotations, args.frames)
     from discovla.storage.lease import hold
 
     with hold(args.output) as lease:

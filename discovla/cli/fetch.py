@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from discovla.cli import _options
 from discovla.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="what to bring")
     parser.add_argument("--list", action="store_true", help="what there is, and what is here")
     parser.add_argument("--to", metavar="DIR", help="another folder than the configured one")
-    parser.add_argument("--config-dir", default="config", metavar="DIR", help="default: config")
+    _options.config(parser)
     parser.add_argument("--json", action="store_true", help="print the outcome to stdout")
     parser.set_defaults(run=run)
 

@@ -8,6 +8,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from discovla.cli import _options
+
 log = logging.getLogger(__name__)
 
 DESCRIPTION = """\
@@ -42,13 +44,13 @@ def add_parser(subparsers: Any) -> None:
     model.add_argument("--model", type=Path, metavar="DIR", help="a run: …/runs/RUN/seed42")
     model.add_argument("--backbone", metavar="NAME", help="CLIP as it is: of config/backbones.yaml")
     add("--weights", type=Path, metavar="FILE", help="other weights for --backbone")
-    add("--config-dir", type=Path, default=Path("config"), metavar="DIR", help="%(default)s")
+    _options.config(parser)
     add("--window", type=float, metavar="S", help="seconds of a moment, about (default: 5)")
     add("--prune", action="store_true", help="take out what is gone from the folder or manifest")
     add("--remove", nargs="+", metavar="NAME", help="take these videos out; needs no VIDEOS")
     add("--rebuild", action="store_true", help="make it anew; the old one is in use until then")
     add("--retry", action="store_true", help="read files again that gave no frames")
-    add("--device", default="auto", help="auto (CUDA if there is any), cpu, cuda, cuda:N")
+    _options.device(parser)
     add("--batch-size", type=int, default=8, metavar="N", help="videos at once; %(default)s")
     add("--jobs", type=int, default=1, metavar="N", help="decoding processes; %(default)s")
     add("--timeout", type=float, default=300.0, metavar="S", help="for one video; %(default)s")

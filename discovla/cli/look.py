@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from discovla.cli import _options
 from discovla.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="default: results/DATASET/report.html"
     )
-    _places(parser)
+    _options.config(parser, overlay=True)
     parser.set_defaults(run=run_report)
 
     parser = subparsers.add_parser(
@@ -53,7 +54,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("before", metavar="ROW")
     parser.add_argument("after", metavar="ROW")
     _outputs(parser, "one .csv; .svg and .png as you like")
-    _places(parser)
+    _options.config(parser, overlay=True)
     parser.set_defaults(run=run_compare)
 
     parser = subparsers.add_parser(
@@ -65,8 +66,8 @@ def add_parser(subparsers: Any) -> None:
     )
     add = parser.add_argument
     add("features", type=Path, metavar="SAFETENSORS", help="features.test.safetensors of a run")
-    add("--annotations", type=Path, required=True, metavar="PARQUET")
-    add("--frames", type=Path, metavar="DIR", help="folder of the frame store; default: no frames")
+    _options.annotations_file(parser)
+    _options.frames_folder(parser, required=False, note="; default: no frames")
     add("--best", type=int, default=3, metavar="N", help="queries (default: %(default)s)")
     add("--worst", type=int, default=5, metavar="N", help="queries (default: %(default)s)")
     _outputs(parser, ".html, .svg or .png")
@@ -75,11 +76,6 @@ def add_parser(subparsers: Any) -> None:
 
 def _outputs(parser: argparse.ArgumentParser, kinds: str) -> None:
     parser.add_argument("--output", type=Path, nargs="+", required=True, metavar="FILE", help=kinds)
-
-
-def _places(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config-dir", default="config", help="default: %(default)s")
-    parser.add_argument("--configfile", help="laid over config.yaml, as Snakemake's option")
 
 
 def run_report(args: argparse.Namespace) -> int:

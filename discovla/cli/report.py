@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from discovla.cli import _options
+
 EXAMPLE = """\
 example:
   discovla {name} {sample} --dataset demo --output results/demo
@@ -27,8 +29,7 @@ def add_parser(subparsers: Any) -> None:
         )
         parser.add_argument("name", help=sample)
         parser.add_argument("--dataset", required=True)
-        parser.add_argument("--config-dir", default="config", help="default: %(default)s")
-        parser.add_argument("--configfile", help="laid over config.yaml, as Snakemake's option")
+        _options.config(parser, overlay=True)
         parser.add_argument("--output", required=True, help="folder to write to")
         parser.set_defaults(run=write, kind=name)
 

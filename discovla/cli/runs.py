@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from discovla.cli import _options
 from discovla.errors import UserError
 
 EXAMPLE = """\
@@ -30,8 +31,7 @@ def add_parser(subparsers: Any) -> None:
         "table", nargs="?", help="table5, demo/table5 or results/demo/table5.csv; default: all"
     )
     parser.add_argument("--dataset", default="msrvtt", help="default: %(default)s")
-    parser.add_argument("--config-dir", default="config", help="default: %(default)s")
-    parser.add_argument("--configfile", help="laid over config.yaml, as Snakemake's option")
+    _options.config(parser, overlay=True)
     parser.add_argument("--json", action="store_true", help="print JSON to stdout")
     parser.set_defaults(run=runs)
 

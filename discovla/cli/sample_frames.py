@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from discovla.cli import _options
+from discovla.storage.dates import check_dates
+
 DESCRIPTION = """\
 Decode F frames of every clip of one shard into one Arrow file; training and captioning read
 only this. How frames are stored follows from --clips alone, so that all shards agree.
@@ -29,7 +32,7 @@ def add_parser(subparsers: Any) -> None:
         epilog=EXAMPLE,
     )
     add = parser.add_argument
-    add("--annotations", required=True, metavar="FILE")
+    _options.annotations_file(parser)
     add("--clips", required=True, metavar="FILE")
     add("--root", required=True, metavar="DIR", help="what the paths of --clips are relative to")
     add("--shard", required=True, metavar="I-of-N", help="also I/N; counted from 1")
@@ -55,6 +58,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Decode and write one shard; exit 0 also if single videos fail."""
+    check_dates(args.annotations, args.clips)
     from discovla.data.store import FrameStore
     from discovla.storage.lease import hold
 

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from discovla.cli import _options
+
 if TYPE_CHECKING:
     from discovla.search.model import Encoder
     from discovla.search.store import Index
@@ -35,6 +37,7 @@ def add_parser(subparsers: Any) -> None:
         help="find videos of an index by text or video, or texts by video",
         description=DESCRIPTION,
         epilog=EXAMPLE,
+        mixed=True,
     )
     add = parser.add_argument
     add("index", type=Path, metavar="INDEX", help="what 'discovla index' made")
@@ -44,7 +47,7 @@ def add_parser(subparsers: Any) -> None:
     add("--texts", type=Path, metavar="FILE", help="texts, one a line; default: the captions")
     add("--by", default="video", choices=("video", "moment"), help="%(default)s")
     add("--top", type=int, default=10, metavar="N", help="how many; %(default)s")
-    add("--device", default="auto", help="auto (CUDA if there is any), cpu, cuda, cuda:N")
+    _options.device(parser)
     add("--timeout", type=float, default=300.0, metavar="S", help="for a video; %(default)s")
     add("--json", action="store_true", help="a list of objects on stdout")
     parser.set_defaults(run=run)

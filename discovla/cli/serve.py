@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from discovla.cli import _options
+
 DESCRIPTION = """\
 Serve a page to search an index with a browser: results with pictures, and clips that play from the
 moment that fits. It listens on this machine only, unless --host says otherwise; there is no
@@ -30,7 +32,7 @@ def add_parser(subparsers: Any) -> None:
     add("index", type=Path, metavar="INDEX", help="what 'discovla index' made")
     add("--host", default="127.0.0.1", help="address to listen on; %(default)s")
     add("--port", type=int, default=8000, help="%(default)s; 0 = any free one")
-    add("--device", default="auto", help="auto (CUDA if there is any), cpu, cuda, cuda:N")
+    _options.device(parser)
     parser.set_defaults(run=run)
 
 

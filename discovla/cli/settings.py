@@ -7,6 +7,7 @@ import dataclasses
 import json
 from typing import Any
 
+from discovla.cli import _options
 from discovla.errors import UserError
 
 DESCRIPTION = """\
@@ -30,7 +31,7 @@ def add_parser(subparsers: Any) -> None:
         epilog=EXAMPLE,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="default: all settings of a run")
-    parser.add_argument("--config-dir", default="config", metavar="DIR", help="default: config")
+    _options.config(parser)
     parser.add_argument("--json", action="store_true", help="print a list of objects")
     parser.set_defaults(run=run)
 

@@ -7,6 +7,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from discovla.cli import _options
+
 log = logging.getLogger(__name__)
 
 _CAPTIONS = """\
@@ -52,9 +54,9 @@ def add_parser(subparsers: Any) -> None:
         _SIMILARITY,
         clips=2,
     )
-    parser.add_argument("--config", required=True, metavar="FILE", help="config.json of the run")
-    parser.add_argument("--adapter", metavar="FILE", help="trained tensors; none for zero-shot")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    _options.run_config(parser)
+    _options.adapter(parser)
+    _options.device(parser)
     parser.set_defaults(run=run_similarity)
 
 
@@ -69,8 +71,8 @@ def _parser(
     )
     add = parser.add_argument
     add("captions", type=Path, metavar="PARQUET", help="a merged table of pseudo captions")
-    add("--annotations", type=Path, required=True, metavar="PARQUET")
-    add("--frames", type=Path, required=True, metavar="DIR", help="folder of the frame store")
+    _options.annotations_file(parser)
+    _options.frames_folder(parser)
     add("--clip", nargs="+", default=[], metavar="ID", help="clips to draw")
     add(
         "--clips",

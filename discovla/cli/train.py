@@ -6,6 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from discovla.cli import _options
+from discovla.storage.dates import check_dates
+
 DESCRIPTION = """\
 Train what one run's method adds to CLIP, with one seed.
 
@@ -42,14 +45,14 @@ def add_parser(subparsers: Any) -> None:
         epilog=EXAMPLE,
     )
     add = parser.add_argument
-    add("--config", required=True, metavar="FILE", help="config.json of the run")
-    add("--annotations", required=True, metavar="FILE")
-    add("--frames", required=True, metavar="DIR", help="folder of the frame store")
+    _options.run_config(parser)
+    _options.annotations_file(parser)
+    _options.frames_folder(parser)
     add("--captions", metavar="FILE", help="pseudo captions; needed if alpha or beta > 0")
     add("--seed", required=True, type=int, help="of initial values, order and augmentation")
     add("--output", required=True, metavar="DIR", help="folder of this run and seed")
-    add("--device", default="auto", help="auto (CUDA if there is any), cpu, cuda, cuda:N")
-    add("--workers", type=int, default=0, help="loader processes; %(default)s, changes no result")
+    _options.device(parser)
+    _options.workers(parser)
     add(
         "--micro-batch",
         type=int,
@@ -64,16 +67,13 @@ def add_parser(subparsers: Any) -> None:
     )
     add("--save-every", type=int, default=200, metavar="STEPS", help="save state; %(default)s")
     add("--log-every", type=int, default=20, metavar="STEPS", help="read losses; %(default)s")
-    add(
-        "--allow-missing",
-        action="store_true",
-        help="leave clips without frames out (listed in the adapter's metadata)",
-    )
+    _options.allow_missing(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Train, or go on."""
+    check_dates(args.config, args.annotations, args.frames, args.captions)
     from discovla.interruption import done
     from discovla.storage.lease import hold
     from discovla.training.checkpoint import read_run_config

@@ -21,6 +21,7 @@ from discovla.training.device import reproducible
 from discovla.training.trainer import ADAPTER_NAME
 
 Features = npt.NDArray[np.float32]
+Frames = npt.NDArray[np.uint8]
 CONFIG_NAME = "config.json"
 _TEXTS = 256
 
@@ -49,8 +50,8 @@ class Model:
         """Unit features (T, D) of captions."""
         if isinstance(texts, str):
             raise UserError("encode_texts takes a list of captions, not one string")
-        words, device = self.run.settings.words, self.retriever.logit_scale.device
-        parts = []
+        words = min(self.run.settings.words, self.run.backbone.words_limit)
+        device, parts = self.retriever.logit_scale.device, []
         with torch.inference_mode(), reproducible(device):
             for start in range(0, len(texts), _TEXTS):
                 ids, mask = self.run.backbone.tokenize(texts[start : start + _TEXTS], words)
@@ -78,12 +79,21 @@ class Model:
         """
         if isinstance(paths, str | Path):
             raise UserError("encode_videos takes a list of paths, not one path")
-        device = self.retriever.logit_scale.device
         parts = []
-        with torch.inference_mode(), reproducible(device), DecodeWorker(timeout) as worker:
+        with DecodeWorker(timeout) as worker:
             for start in range(0, len(paths), batch_size):
                 clips = [self._frames(path, worker) for path in paths[start : start + batch_size]]
-                video = torch.from_numpy(np.stack(clips)).to(device)
+                parts.append(torch.from_numpy(self.encode_frames(clips, batch_size=batch_size)))
+        return self._joined(parts)
+
+    def encode_frames(self, clips: Sequence[Frames], *, batch_size: int = 8) -> Features:
+        """Unit features (V, D) of videos whose frames are there: uint8 RGB (F, H, W, 3) each."""
+        device, side = self.retriever.logit_scale.device, self.run.backbone.image_size
+        parts = []
+        with torch.inference_mode(), reproducible(device):
+            for start in range(0, len(clips), batch_size):
+                batch = [prepare(clip, side) for clip in clips[start : start + batch_size]]
+                video = torch.from_numpy(np.stack(batch)).to(device)
                 pooled = self.retriever.encode_video(video).pooled
                 parts.append(F.normalize(pooled, dim=-1).cpu())
         return self._joined(parts)
@@ -92,7 +102,7 @@ class Model:
         """Cosine similarities (T, V) of captions and video files."""
         return np.asarray(self.encode_texts(texts) @ self.encode_videos(videos).T)
 
-    def _frames(self, path: str | Path, worker: DecodeWorker) -> npt.NDArray[np.uint8]:
+    def _frames(self, path: str | Path, worker: DecodeWorker) -> Frames:
         if not Path(path).is_file():
             raise UserError(f"{path}: no such video")
         settings = self.run.settings
@@ -104,7 +114,7 @@ class Model:
                 candidate_fps=settings.sampling_fps,
             )
         )
-        return prepare(clip.frames, self.run.backbone.image_size)
+        return clip.frames
 
     def _joined(self, parts: list[torch.Tensor]) -> Features:
         if not parts:

@@ -14,6 +14,8 @@ from discovla.data.annotations.base import read_annotations
 from discovla.errors import UserError
 from discovla.experiments import Experiments, Row
 from discovla.report.pictures import AWAY, NEARER, UNCHANGED, drawing, plain
+from discovla.report.selection import chosen_features
+from discovla.report.tables import POST, caveats
 from discovla.retrieval.metrics import CUTS
 from discovla.retrieval.ranked import Ranking, rank_queries
 from discovla.storage.files import atomic_write
@@ -24,6 +26,8 @@ COLUMNS = [
 ]
 _LISTED = 6
 """Queries that are written out below the picture, of each kind."""
+_NOTE = 0.14
+"""Inches of a line of notes."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class RankChanges:
     seeds: tuple[int, int]
     """How many seeds each row has."""
     frame: pd.DataFrame
+    notes: tuple[str, ...] = ()
+    """What must be known of either row, such as a checkpoint chosen on the test set."""
 
     def crossings(self) -> dict[int, tuple[int, int]]:
         """Per K of R@K, how many queries entered the first K places, and how many left them."""
@@ -119,8 +125,18 @@ def build_rank_changes(
     frame = frame.sort_values("places_gained", ascending=False, kind="stable")[COLUMNS]
     seeds = (len(found[0]), len(found[1]))
     return RankChanges(
-        table, dataset, rows[0].label, rows[1].label, seeds, frame.reset_index(drop=True)
+        table,
+        dataset,
+        rows[0].label,
+        rows[1].label,
+        seeds,
+        frame.reset_index(drop=True),
+        tuple(f"{row.label}: {note}" for row in rows for note in _notes(row)),
     )
+
+
+def _notes(row: Row) -> list[str]:
+    return [*caveats(row), *([POST[row.post]] if row.post in POST else [])]
 
 
 def _rankings(experiments: Experiments, row: Row, results: Path) -> list[Ranking]:
@@ -134,7 +150,9 @@ def _rankings(experiments: Experiments, row: Row, results: Path) -> list[Ranking
     parameters: Mapping[str, Any] = experiments.defaults["post"].get(row.post, {})
     return [
         rank_queries(
-            folder / "features.test.safetensors",
+            folder / "features.test.safetensors"
+            if row.selection == "last"
+            else chosen_features(folder, row.selection),
             folder / "features.bank.safetensors" if row.post == "qbnorm" else None,
             post=row.post,  # type: ignore[arg-type]
             **parameters,
@@ -153,19 +171,24 @@ def write_rank_changes(changes: RankChanges, csv: str | Path, pictures: Sequence
 
 def draw(changes: RankChanges, path: str | Path) -> None:
     """Ranks against ranks, how many queries crossed each cut, and those that moved most."""
-    with drawing(path, (9.6, 7.4), dpi=200) as figure:
-        upper, lower = figure.subfigures(2, 1, height_ratios=[3, 2])
+    heights = [4.44, 2.96, *([0.1 + _NOTE * len(changes.notes)] if changes.notes else [])]
+    with drawing(path, (9.6, sum(heights)), dpi=200) as figure:
+        upper, lower, *below = figure.subfigures(len(heights), 1, height_ratios=heights)
         scatter, bars = upper.subplots(1, 2, width_ratios=[1.15, 1])
         _scatter(scatter, changes)
         _bars(bars, changes)
         over = " and ".join(f"{n} seed{'s' if n > 1 else ''}" for n in dict.fromkeys(changes.seeds))
-        title = f"{changes.before} → {changes.after} · text-to-video on {changes.dataset}, {over}"
+        asked = f"{len(changes.frame):,} queries on {changes.dataset}, {over}"
+        title = f"{changes.before} → {changes.after} · text-to-video, {asked}"
         upper.suptitle(plain(title, 110, 2), fontsize=11, weight="bold")
         left, right = lower.subplots(1, 2)
         gained = changes.frame[changes.frame["places_gained"] > 0].head(_LISTED)
         lost = changes.frame[changes.frame["places_gained"] < 0].tail(_LISTED)[::-1]
         _list(left, gained, "▲ came nearer the top by most places", NEARER)
         _list(right, lost, "▼ moved away by most places", AWAY)
+        for part in below:
+            notes = "\n".join(plain(note, 150, 1) for note in changes.notes)
+            part.text(0.02, 1, notes, va="top", ha="left", fontsize=7, color="0.25")
 
 
 def _scatter(panel: Any, changes: RankChanges) -> None:
@@ -178,10 +201,9 @@ def _scatter(panel: Any, changes: RankChanges) -> None:
         ("away", AWAY, "v", places["rank_after"] > places["rank_before"]),
         ("unchanged", UNCHANGED, "o", places["rank_after"] == places["rank_before"]),
     )
-    names = {"nearer": "nearer the top", "away": "away from it", "unchanged": "unchanged"}
     for kind, colour, marker, those in kinds:
         some = places[those]
-        label = f"{names[kind]}: {counts[kind]:,} ({counts[kind] / total:.0%})"
+        label = f"{kind} {counts[kind]:,} ({counts[kind] / total:.0%})"
         panel.scatter(
             some["rank_before"],
             some["rank_after"],
@@ -196,9 +218,14 @@ def _scatter(panel: Any, changes: RankChanges) -> None:
     panel.set_xlabel(plain(f"rank with {changes.before}", 50, 1))
     panel.set_ylabel(plain(f"rank with {changes.after}", 40, 1))
     panel.grid(alpha=0.25)
-    panel.legend(
-        fontsize=8, framealpha=0.9, loc="upper left", title=f"{total:,} queries", title_fontsize=8
-    )
+    # Above the panel: inside, it would hide the queries that moved most.
+    style: dict[str, Any] = {
+        "fontsize": 8,
+        "frameon": False,
+        "columnspacing": 1,
+        "handletextpad": 0,
+    }
+    panel.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, **style)
 
 
 def _bars(panel: Any, changes: RankChanges) -> None:
@@ -210,13 +237,13 @@ def _bars(panel: Any, changes: RankChanges) -> None:
         panel.barh(place, -left, color=AWAY, height=0.6, hatch="\\\\", edgecolor="white")
         panel.text(entered + widest * 0.03, place, f"+{entered}", va="center", fontsize=9)
         panel.text(-left - widest * 0.03, place, f"−{left}", va="center", ha="right", fontsize=9)
-    labels = [f"first {k}\n{entered - left:+d} in all" for k, (entered, left) in crossings.items()]
+    labels = [f"R@{k}\nnet {entered - left:+d}" for k, (entered, left) in crossings.items()]
     panel.set_yticks(range(len(crossings)), labels)
     panel.invert_yaxis()
     panel.set_xlim(-widest * 1.35, widest * 1.35)
     panel.axvline(0, color="0.3", linewidth=0.8)
     panel.set_xticks([])
-    panel.set_title("queries that left (−) and entered (+) the first places", fontsize=9)
+    panel.set_title("queries that left (−) and entered (+) the first K places", fontsize=8)
     panel.spines[["top", "right", "bottom", "left"]].set_visible(False)
     panel.tick_params(length=0)
 
@@ -230,5 +257,5 @@ def _list(panel: Any, queries: pd.DataFrame, title: str, colour: str) -> None:
         place = 0.88 - number * 0.15
         ranks = f"{line.rank_before:g} → {line.rank_after:g}"
         panel.text(0.16, place, ranks, transform=panel.transAxes, fontsize=8, va="top", ha="right")
-        text = plain(line.caption, 70, 2)
-        panel.text(0.19, place, text, transform=panel.transAxes, fontsize=7, va="top")
+        text = plain(line.caption, 62, 2)
+        panel.text(0.19, place, text, transform=panel.transAxes, fontsize=8, va="top")

@@ -13,12 +13,16 @@ from discovla.provenance import code_version
 from discovla.report.tables import build_table, to_markdown
 from discovla.storage.files import atomic_write
 
+STAGES = ("pretrain", "world", "frames", "captions", "train", "features", "epochs")
+"""Folders of benchmark files, in the order in which the workflow gets to them."""
+
 
 def stage_times(folder: Path) -> pd.DataFrame:
     """Wall seconds, CPU seconds and peak memory of each stage, from Snakemake's benchmark files.
 
     Returns:
-        One line per stage: jobs, wall_s, cpu_s (sums over jobs), peak_mb (largest job).
+        One line per stage, in the order of the workflow: jobs, wall_s, cpu_s (sums over jobs),
+        peak_mb (largest job).
 
     Raises:
         UserError: a damaged file, by name.
@@ -33,7 +37,9 @@ def stage_times(folder: Path) -> pd.DataFrame:
             raise UserError(f"{path}: not a benchmark file ({error}); remove it") from None
     frame = pd.DataFrame(lines, columns=["stage", "jobs", "wall_s", "cpu_s", "peak_mb"])
     sums = {"jobs": "sum", "wall_s": "sum", "cpu_s": "sum", "peak_mb": "max"}
-    return frame.groupby("stage", sort=False).agg(sums).reset_index()
+    order = [s for s in STAGES if s in set(frame["stage"])]
+    order += sorted(set(frame["stage"]) - set(STAGES))
+    return frame.groupby("stage").agg(sums).loc[order].reset_index()
 
 
 def write_summary(

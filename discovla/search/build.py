@@ -18,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from discovla.data.decode.request import MEND
+from discovla.data.names import CONTROL
 from discovla.data.worker import DecodeWorker
 from discovla.errors import UserError
 from discovla.search import store
@@ -207,7 +208,7 @@ def _bring_up_to_date(
     work = []
     for item in items:
         if _is_known(item, index.root, known.get(item.key) or bad.get(item.key)):
-            report.unchanged += 1
+            report.unchanged += item.key in known
         else:
             work.append(item)
     how = encoder.sampling(index.settings["window"])
@@ -347,8 +348,9 @@ def _read(
             return item, stamp, None
         return item, stamp, read_video(item, path, how, worker)
     except UnicodeEncodeError:
-        return item, stamp, f"{printable(str(path))}: its name is not UTF-8; rename it"
+        problem = f"{printable(str(path))}: its name is not UTF-8; rename it"
     except OSError as error:
-        return item, stamp, f"{path}: {error.strerror or error}"
+        problem = f"{path}: {error.strerror or error}"
     except UserError as error:
-        return item, stamp, str(error).removesuffix(MEND).strip()
+        problem = str(error).removesuffix(MEND).strip()
+    return item, stamp, CONTROL.sub("?", problem)  # a name may hold signs that a terminal obeys

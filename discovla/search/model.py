@@ -10,18 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from discovla.data.augment import prepare
+from discovla.deploy.inference import load
 from discovla.errors import UserError
 from discovla.experiments import Experiments
 from discovla.methods.options import read_settings
 from discovla.models.dims import LOCAL_PREFIX
 from discovla.search.windows import Frames, Sampling
 from discovla.storage.files import atomic_path, sha256_file, write_json
-from discovla.training.checkpoint import load_trained, read_run_config
+from discovla.training.checkpoint import read_run_config
 
 CONFIG, ADAPTER = "config.json", "adapter.safetensors"
 NO_RUN = "not of a run"
@@ -70,7 +68,7 @@ def of_run(folder: Path) -> Source:
     if len(found) > 1:
         names = ", ".join(path.parent.name for path in found)
         raise UserError(f"{folder}: trained with several seeds; choose one of {names}")
-    # Whether an adapter belongs there, `load_trained` knows.
+    # Whether an adapter belongs there is found out when it is loaded.
     return Source(_placed(read_run_config(config)), found[0].resolve() if found else None)
 
 
@@ -122,20 +120,17 @@ class Encoder:
             device: `auto`, `cpu`, `cuda` or `cuda:N`.
             batch: videos or windows at once.
         """
-        adapter = folder / ADAPTER
-        config = folder / CONFIG
-        self._run, _ = load_trained(config, adapter if adapter.is_file() else None, device)
+        self._model = load(folder, device=device)
         self._batch, self._lock = batch, threading.Lock()
-        self.label = self._run.run_id
-        self.width = int(self._run.backbone.dims.embed)
-        self._device = self._run.retriever.logit_scale.device
+        self.label = self._model.run.run_id
+        self.width = int(self._model.run.backbone.dims.embed)
 
     def sampling(self, window: float) -> Sampling:
         """How the model wants its frames."""
-        settings = self._run.settings
+        settings = self._model.run.settings
         return Sampling(
             frames=settings.frames,
-            side=self._run.backbone.image_size,
+            side=self._model.run.backbone.image_size,
             sampling=settings.sampling,
             candidate_fps=settings.sampling_fps,
             window=window,
@@ -143,29 +138,10 @@ class Encoder:
 
     def videos(self, clips: Sequence[Frames]) -> Vectors:
         """(N, D) of clips (F, H, W, 3): what `discovla features` gives for the same frames."""
-        found = np.empty((len(clips), self.width), np.float32)
-        side = self._run.backbone.image_size
-        for first in range(0, len(clips), self._batch):
-            part = [prepare(clip, side) for clip in clips[first : first + self._batch]]
-            batch = torch.from_numpy(np.stack(part)).to(self._device)
-            mask = torch.ones(batch.shape[:2], dtype=torch.bool, device=self._device)
-            with self._lock, torch.inference_mode():
-                features = self._run.retriever.encode_video(batch, mask).pooled
-                found[first : first + len(part)] = F.normalize(features, dim=-1).cpu().numpy()
-        return found
+        with self._lock:
+            return self._model.encode_frames(clips, batch_size=self._batch)
 
     def texts(self, texts: Sequence[str]) -> Vectors:
         """(N, D) of texts; longer ones than the model reads are cut."""
-        found = np.empty((len(texts), self.width), np.float32)
-        words = min(self._run.settings.words, self._run.backbone.words_limit)
-        size = self._batch * 16
-        for first in range(0, len(texts), size):
-            part = texts[first : first + size]
-            ids, mask = self._run.backbone.tokenize(part, words)
-            longest = int(mask.sum(-1).max())
-            with self._lock, torch.inference_mode():
-                features = self._run.retriever.encode_text(
-                    ids[:, :longest].to(self._device), mask[:, :longest].to(self._device)
-                )
-                found[first : first + len(part)] = F.normalize(features, dim=-1).cpu().numpy()
-        return found
+        with self._lock:
+            return self._model.encode_texts(texts)

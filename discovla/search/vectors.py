@@ -147,7 +147,7 @@ class VectorTable:
         covered, cells = self.indexed()
         if cells and rows <= 2 * cells * PARTITION:
             if rows > covered:
-                self._data.optimize.optimize_indices()
+                self._cover()
             return
         self._data.create_scalar_index(KEY, "BTREE", name=KEY, replace=True)
         self._data.create_index(
@@ -158,6 +158,17 @@ class VectorTable:
             num_partitions=max(1, rows // PARTITION),
             replace=True,
         )
+
+    def _cover(self) -> None:
+        """Bring rows into the neighbour index that came after it was built.
+
+        They get a part of their own beside the first one, in which all later ones are joined. Left
+        alone, Lance would also join the first part's small cells, half of ours, and the probed
+        share of them would find less.
+        """
+        self._data.optimize.optimize_indices(index_names=[KEY])
+        parts = len(self._data.stats.index_stats(VECTOR)["indices"])
+        self._data.optimize.optimize_indices(index_names=[VECTOR], num_indices_to_merge=parts - 1)
 
     def _indices(self) -> set[str]:
         return {index.name for index in self._data.describe_indices()}

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 PAGE = Path(__file__).parent / "page"
 TOP, STEP = 24, 24
 LONGEST_QUERY = 2_000
+MOST_MOMENTS = 2**31 - 1
+"""Numbers of moments are int32."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 HEADERS = {
     "Content-Security-Policy": (
@@ -45,35 +47,34 @@ class Searcher:
     """The newest state of an index and its model, for several threads."""
 
     def __init__(self, folder: Path, device: str = "auto") -> None:
-        self._index = Index(folder)
-        self._encoder = Encoder(self._index.model, device)
+        index = Index(folder)
+        self._device = device
+        self._now = index, Encoder(index.model, device)
         self._lock = threading.Lock()
-        self.label = self._encoder.label
-        text = query.text_vector(self._encoder, "a video")  # the first one is slow
-        query.search(self._index, text, 1)
+        self.find("a video", "", "video", 1)  # the first one is slow
+
+    def now(self) -> tuple[Index, Encoder]:
+        """The index as it is, and the model that made it."""
+        with self._lock:
+            index, encoder = self._now
+            newest = index.refreshed()
+            if newest is not index and newest.settings["model"] != index.settings["model"]:
+                encoder = Encoder(newest.model, self._device)
+            self._now = newest, encoder
+            return self._now
 
     @property
     def index(self) -> Index:
         """As it is now."""
-        with self._lock:
-            newest = self._index.refreshed()
-            if newest is not self._index and newest.settings["model"] != self._model:
-                self._encoder = Encoder(newest.model)
-                self.label = self._encoder.label
-            self._index = newest
-            return newest
-
-    @property
-    def _model(self) -> Any:
-        return self._index.settings["model"]
+        return self.now()[0]
 
     def find(self, text: str, like: str, by: str, top: int) -> list[query.Hit]:
         """Hits for a text, or for a video of the index."""
-        index = self.index
+        index, encoder = self.now()
         if like:
             vector = query.own_vector(index, like)
         else:
-            vector = query.text_vector(self._encoder, text[:LONGEST_QUERY])
+            vector = query.text_vector(encoder, text[:LONGEST_QUERY])
         return query.search(index, vector, top, by)
 
     def file_of(self, entry: str) -> Path | None:
@@ -86,7 +87,9 @@ class Searcher:
         return path if path.is_file() else None
 
     def thumbnail(self, entry: str, number: int) -> bytes | None:
-        """JPEG of a moment."""
+        """JPEG of a moment; None if there is none."""
+        if number > MOST_MOMENTS:
+            return None
         rows = self.index.moments.rows(["thumbnail"], "entry", [entry], f"number = {number:d}")
         found: list[bytes] = rows["thumbnail"].to_pylist()
         return found[0] if found else None
@@ -116,7 +119,7 @@ def application(searcher: Searcher, host: str) -> Any:
         raise UserError("the page needs packages of the extra 'search': see above") from None
 
     pages = Environment(loader=FileSystemLoader(PAGE), autoescape=True, trim_blocks=True)
-    pages.filters["clock"] = query.clock
+    pages.filters.update(clock=query.clock, score=_score)
 
     def ask(request: Request) -> dict[str, Any]:
         """What the address asks for, and its answer."""
@@ -136,12 +139,13 @@ def application(searcher: Searcher, host: str) -> Any:
         return found
 
     def page(request: Request) -> Response:
-        index = searcher.index
+        index, encoder = searcher.now()
         content = pages.get_template("page.html").render(
             **ask(request),
             videos=len(index.videos),
             root=str(index.root),
-            model=searcher.label,
+            moments=len(index.moments),
+            model=encoder.label,
             kind=index.search_kind(),
             step=STEP,
             most=query.MOST,
@@ -182,6 +186,10 @@ def application(searcher: Searcher, host: str) -> Any:
     guard = Middleware(TrustedHostMiddleware, allowed_hosts=allowed, www_redirect=False)
     middleware = [guard, Middleware(_WithHeaders)]
     return Starlette(routes=routes, middleware=middleware)
+
+
+def _score(value: float) -> str:
+    return f"{value:.3f}".replace("-", "−")
 
 
 class _WithHeaders:

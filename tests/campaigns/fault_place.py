@@ -164,6 +164,13 @@ class Place:
                 found[target] = sha256_file(path)
         return found
 
+    def touch_future(self) -> None:
+        """What the message about a file dated in the future asks for."""
+        now = time.time()
+        for path in self.folder.rglob("*"):
+            if path.is_file() and path.stat().st_mtime > now:
+                path.touch()
+
     def left(self) -> list[str]:
         """Temporary files, and leases of processes at work, of which none should be left.
 

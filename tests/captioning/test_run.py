@@ -6,12 +6,14 @@ import os
 import shutil
 import signal
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from discovla.captioning import table
+from discovla.captioning.length import WORDS
 from discovla.captioning.prompt import PROMPTS, prompt_text
 from discovla.captioning.released import released_shard
 from discovla.captioning.run import caption_shard
@@ -30,6 +32,7 @@ def run(world, captioner, output="out.parquet", kind="guided", part_size=512, **
         world.folder / output,
         captions_id=CAPTIONS_ID,
         part_size=part_size,
+        words=options.get("words", WORDS),
     )
 
 
@@ -68,6 +71,7 @@ def test_rows_are_the_naive_ones(world, kind) -> None:
         "frames_per_clip": 3,
         "kind": kind,
         "prompt": PROMPTS[kind],
+        "words": 32,
         **FakeCaptioner(echo).describe(),
         "excluded": ["broken"],
         "absent": [],
@@ -203,7 +207,7 @@ def test_empty_stays_empty_and_is_kept(world) -> None:
     assert len(rows(world)) == 6 * 3
 
 
-WORDS = (  # noqa: SIM905
+VOCABULARY = (  # noqa: SIM905
     "dog cat man car red sky tree ball road bird fish book door moon ship snow rain fire king ring "
     "star lake rock sand leaf lamp desk hat shoe coat hand foot nose ear eye arm leg toe rug mud "
     "fog ice oil tin wax jam pie egg nut fig pea oat rye hen pig cow ant gold wood milk cake salt"
@@ -212,7 +216,7 @@ WORDS = (  # noqa: SIM905
 
 def words(count: int) -> str:
     """As many words, of one token each, that repeat nothing."""
-    return " ".join(WORDS[:count])
+    return " ".join(VOCABULARY[:count])
 
 
 def test_unfinished_answers_are_asked_for_once_more_with_more_room(world, caplog) -> None:
@@ -254,6 +258,31 @@ def test_a_cut_off_answer_that_clip_reads_whole_is_not_asked_again(world) -> Non
     run(world, captioner)
     assert captioner.asked_longer == []
     assert {(row["finish_reason"], row["status"]) for row in rows(world)} == {("length", "ok")}
+
+
+@pytest.mark.parametrize(
+    ("asked", "said", "again"), [(32, 29, True), (32, 30, False), (64, 61, True), (64, 62, False)]
+)
+def test_how_much_is_read_depends_on_the_dataset(world, asked: int, said: int, again: bool) -> None:
+    """CLIP reads 62 tokens of ActivityNet's and DiDeMo's captions: 30 are no whole answer there."""
+    captioner = FakeCaptioner(lambda *_: words(64), longest=said)
+    assert run(world, captioner, words=asked)["words"] == asked
+    assert bool(captioner.asked_longer) == again
+    assert {row["status"] for row in rows(world)} == {"retried" if again else "ok"}
+
+
+@pytest.mark.parametrize("reason", ["content_filter", "abort"])
+def test_an_answer_that_the_server_broke_off_is_no_whole_one(world, reason: str) -> None:
+    class Broken(FakeCaptioner):
+        def caption(self, images, prompts, **how):
+            found = super().caption(images, prompts, **how)
+            return [replace(caption, finish_reason=reason) for caption in found]
+
+    captioner = Broken(lambda *_: words(5))
+    run(world, captioner)
+    assert {(row["status"], row["finish_reason"]) for row in rows(world)} == {
+        ("unfinished", reason)
+    }
 
 
 def test_what_stays_unfinished_is_kept_and_listed(world) -> None:

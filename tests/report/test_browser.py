@@ -133,6 +133,16 @@ def test_forms_are_copied(started: Any, page: Path) -> None:
         assert Path(waiting.value.path()).read_text().startswith("table,row,label")
 
 
+def test_on_paper_tables_have_their_headings(started: Any, page: Path) -> None:
+    with opened(started, page, 1280) as (shown, _):
+        shown.emulate_media(media="print")
+        heads = shown.locator("table.numbers").first.locator(".heads th")
+        assert heads.all_inner_texts()[:4] == ["row", "backbone", "trained", "R@1"]
+        assert all(head.evaluate("h => h.innerText.trim() !== ''") for head in heads.all())
+        assert not shown.locator(".contents").is_visible()
+        assert not shown.get_by_role("button", name="Copy as LaTeX").first.is_visible()
+
+
 def test_without_javascript_everything_is_there(started: Any, page: Path) -> None:
     with opened(started, page, 390, java_script_enabled=False) as (shown, heard):
         assert shown.locator("button").count() == 0

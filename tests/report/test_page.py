@@ -8,6 +8,7 @@ import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from discovla.cli import main
@@ -16,7 +17,7 @@ from discovla.report.page.content import Gatherer
 from discovla.report.page.render import write_report
 from discovla.report.page.work import duration
 from discovla.report.tables import build_row
-from discovla.storage.files import write_json
+from discovla.storage.files import read_record, write_json
 from tests.report import results
 from tests.report.results import DATASET, HOSTILE, World
 
@@ -152,7 +153,7 @@ def test_what_is_not_asked_for_is_shown_and_marked(damaged: World) -> None:
     for suffix in ("csv", "md", "tex"):
         (place / f"table5.{suffix}").rename(place / f"table2.{suffix}")
     _, text = render(damaged)
-    assert "table2: Comparisons" in text
+    assert "Table 2: Comparisons" in text
     assert "Found on disk; this page did not ask for it" in text
 
 
@@ -172,13 +173,60 @@ def test_costs_of_trainings(damaged: World) -> None:
         cost = {"wall_seconds": 4600.0, "gpu_seconds": gpu, "energy_joules": gpu and 1.8e6}
         write_json(damaged.seed_folder("lora", seed) / "cost.json", {"device": "a card", **cost})
     _, text = render(damaged)
-    run_id = damaged.run("lora").run_id
-    assert f"{run_id} 0 1 h 16 min 1.25 0.50 a card {run_id} 1 1 h 16 min a card" in text
+    name = f"Table 1: LoRA {damaged.run('lora').run_id}"
+    assert f"{name} 0 1 h 16 min 1.25 0.50 a card {name} 1 1 h 16 min a card" in text
     assert "GPU hours 1.25 GPU energy, kWh 0.50" in text
     write_json(damaged.seed_folder("lora", 1) / "cost.json", {"hours": 3})
     problems, _ = render(damaged)
     assert len(problems) == 1
     assert "cost.json: not a cost of this version" in problems[0]
+
+
+def test_costs_without_a_gpu_have_no_columns_for_one(damaged: World) -> None:
+    runs = {row: damaged.run(row) for row in ("discovla", "lora")}
+    for row in runs:
+        cost = {"wall_seconds": 60.0, "gpu_seconds": None, "energy_joules": None, "device": "cpu"}
+        write_json(damaged.seed_folder(row, 0) / "cost.json", cost)
+    _, text = render(damaged)
+    assert "none used a GPU" in text
+    assert "GPU hours" not in text
+    lines = [
+        f"Table 1: LoRA {runs['lora'].run_id} 0",
+        f"Table 1: DiscoVLA {runs['discovla'].run_id} 0",
+    ]
+    assert text.index(lines[0]) < text.index(lines[1])  # as in the table, not by id
+
+
+def test_it_says_what_the_numbers_are(world: World, page: Path, tmp_path: Path) -> None:
+    text = read(page)[1]
+    assert "Measured on MSRVTT" in text
+    assert "the difference measured − printed" in text
+    assert "The paper prints no number" not in text
+    own = tmp_path / "results" / "demo"
+    own.mkdir(parents=True)
+    frame = pd.read_csv(world.results / DATASET / "table5.csv")
+    printed = [column for column in frame if column.endswith(("_paper", "_diff"))]
+    frame[printed] = None
+    frame[frame["provenance"] != "quoted"].to_csv(own / "table5.csv", index=False)
+    places = {"results": tmp_path / "results", "resources": tmp_path / "resources"}
+    write_report(results.experiments(), "demo", tmp_path / "page.html", **places)
+    text = read(tmp_path / "page.html")[1]
+    assert "Measured on Demo world" in text
+    assert "The paper prints no number for this dataset" in text
+    assert "In brackets" not in text
+
+
+def test_paths_begin_in_the_folder_of_the_project(damaged: World) -> None:
+    path = damaged.results / DATASET / "check.json"
+    report = read_record(path)
+    source = str(Path.cwd() / "data" / "weights.safetensors")
+    report["weights"] = [
+        {"name": "CLIP", "source": source, "status": "present", "needed_by": ["table5"]}
+    ]
+    write_json(path, report)
+    _, text = render(damaged)
+    assert "CLIP: data/weights.safetensors" in text
+    assert str(Path.cwd()) not in text
 
 
 DAMAGE = {

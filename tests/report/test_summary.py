@@ -19,3 +19,4 @@ def test_jobs_of_a_stage_are_summed(tmp_path: Path) -> None:
     times = stage_times(tmp_path).set_index("stage")
     assert list(times.loc["train", ["jobs", "wall_s", "cpu_s", "peak_mb"]]) == [2, 40, 80, 700]
     assert times.loc["world", "cpu_s"] == 4
+    assert list(times.index) == ["world", "train"]  # as the workflow goes, not by name

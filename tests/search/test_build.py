@@ -80,6 +80,20 @@ def test_vectors_are_those_of_evaluation(index: Index, encoder: Encoder) -> None
     assert np.allclose(np.linalg.norm(matrix_of(rows["vector"]), axis=1), 1, atol=1e-5)
 
 
+def test_signs_that_a_terminal_obeys_are_not_told(
+    tmp_path: Path, clips: list[Path], model: Source
+) -> None:
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    shutil.copy(clips[0], videos / "fine.mp4")
+    (videos / "two\nlines \x1b[2J.mp4").write_bytes(b"no video")
+    report = made(videos, tmp_path / "index", model)
+    assert list(report.unreadable) == ["two\nlines \x1b[2J.mp4"]  # the name that --remove takes
+    (problem,) = report.unreadable.values()
+    assert f"{videos}/two?lines ?[2J.mp4: " in problem
+    assert problem.isprintable()
+
+
 def test_an_index_follows_its_folder(
     tmp_path: Path, videos: Path, clips: list[Path], model: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,8 +109,8 @@ def test_an_index_follows_its_folder(
         patch.setattr(building, "read_video", lambda *_: pytest.fail("read again"))
         os.utime(videos / "plain.mp4", (1, 1))
         report = made(videos, folder)
-        assert (report.added, report.changed, report.unchanged) == (0, 0, 7)
-        assert made(videos, folder).unchanged == 7
+        assert (report.added, report.changed, report.unchanged) == (0, 0, 6)
+        assert made(videos, folder).unchanged == 6
     assert content(folder) == before
 
     shutil.copy(clips[-1], videos / "plain.mp4")
@@ -208,7 +222,7 @@ def test_a_rebuild_replaces_the_index_when_it_is_done(
             made(videos, folder, model, window=3.0, rebuild=True)
     assert len(Index(folder).moments) == 18  # the old one is in use
     report = made(videos, folder, model, window=3.0, rebuild=True)
-    assert (report.added, report.unchanged, report.moments) == (4, 3, 6)
+    assert (report.added, report.unchanged, report.moments) == (4, 2, 6)
     assert len(reader.refreshed().moments) == 6
     assert store.generations(folder) == ["g2"]
 

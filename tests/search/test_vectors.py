@@ -102,6 +102,30 @@ def test_large_tables_get_an_index_that_follows_changes(
     assert table.how() == "exact"
 
 
+def test_tidying_up_after_changes_leaves_the_cells_and_what_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vectors, "EXACT_LIMIT", 500)
+    monkeypatch.setattr(vectors, "PARTITION", 50)
+    monkeypatch.setattr(vectors, "LEAST_PROBES", 1)
+    table, known = filled(tmp_path / "t", 3000)
+    table.tidy()
+    built = table.indexed()[1]
+    for turn in range(4):
+        more = {f"{turn}:{n}": v for n, v in enumerate(unit(np.random.default_rng(turn), 300))}
+        table.add(rows(list(more), np.stack(list(more.values())), table))
+        table.remove("entry", list(known)[:300])
+        known = dict([*known.items()][300:]) | more
+        table.tidy()
+        # Once the library's own way of it had joined the small cells: fewer, so fewer to look into.
+        assert table.indexed() == (len(table), built)
+        parts = table._data.stats.index_stats(vectors.VECTOR)["indices"]
+        assert len(parts) == 2  # what came later lies in one beside the first
+    queries = unit(np.random.default_rng(9), 50)
+    hits = [len(set(ask(table, q)) & set(naive(known, q, 5))) for q in queries]
+    assert sum(hits) / (5 * len(queries)) >= 0.95
+
+
 def test_readers_see_a_change_after_a_refresh(tmp_path: Path) -> None:
     table, known = filled(tmp_path / "t", 20)
     reader = VectorTable(tmp_path / "t")

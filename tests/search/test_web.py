@@ -6,12 +6,14 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
 from discovla.cli import main
+from discovla.search import web
 from discovla.search.build import build, remove
 from discovla.search.model import Encoder, Source
 from discovla.search.query import search, text_vector
@@ -79,6 +81,7 @@ def test_files_are_served_in_ranges_by_id(port: int, index: Index) -> None:
         "/video/x'%20OR%20'1'='1",
         "/thumbnail/" + "0" * 16 + "/0",
         "/thumbnail/x/-1",
+        "/thumbnail/x/99999999999999999999999",
         "/static/../page.html",
         "/static/..%2fpage.html",
         "/static/%2e%2e/web.py",
@@ -143,6 +146,31 @@ def test_the_page_shows_the_index_as_it_is_now(
         build(videos, tmp_path / "index", model, window=3.0, rebuild=True, options=options)
         _, _, body = get(port, "/search.json?q=x")
         assert "new.mp4" in {hit["key"] for hit in json.loads(body)["hits"]}
+
+
+def test_the_model_of_a_rebuilt_index_goes_to_the_same_device(
+    tmp_path: Path,
+    model: Source,
+    fill: Callable[[Path], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    devices = []
+
+    def noted(folder: Path, device: str = "auto") -> Encoder:
+        devices.append(device)
+        return Encoder(folder, "cpu")
+
+    monkeypatch.setattr(web, "Encoder", noted)
+    videos = fill(tmp_path / "videos")
+    build(videos, tmp_path / "index", model, window=1.0, options=OPTIONS)
+    searcher = web.Searcher(tmp_path / "index", "cuda:3")
+    first = searcher.now()
+    assert searcher.now()[1] is first[1]
+    other = replace(model, config={**model.config, "run_id": "another"})
+    build(videos, tmp_path / "index", other, window=1.0, rebuild=True, options=OPTIONS)
+    index, encoder = searcher.now()
+    assert index.settings["model"]["run_id"] == encoder.label == "another"
+    assert devices == ["cuda:3", "cuda:3"]
 
 
 def test_an_address_in_use_is_told(

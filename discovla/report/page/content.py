@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from discovla.captioning.table import CaptionTable
-from discovla.data.checks.page import count_rows, findings, headline
+from discovla.data.checks.page import Line, count_rows, findings, headline
 from discovla.data.store import FrameStore
 from discovla.errors import UserError
 from discovla.experiments import PAPER_BACKBONE, Experiments
@@ -189,7 +189,7 @@ class Gatherer:
                 shown = view(name, table, path, listed=name in listed)
                 self.content.figures.append(
                     FigureView(
-                        f"{spec['title']} ({spec['symbol']})",
+                        f"{spec['title']}{_symbol(spec)}",
                         _picture(path),
                         figure.statements(),
                         shown,
@@ -278,8 +278,7 @@ class Gatherer:
                 with self._noted():
                     curve = read_curve(folder / "curve.csv")
                     runs.setdefault(run_id, {})[folder.name.removeprefix("seed")] = curve
-        places = {run_id: place for place, run_id in enumerate(self.labels)}
-        order = sorted(runs, key=lambda run_id: (places.get(run_id, len(places)), run_id))
+        order = sorted(runs, key=work.by_row(self.labels))
         for run_id in order[:CURVES]:
             rows = self.labels.get(run_id, [])
             picture, text = curve_picture(runs[run_id]), described(runs[run_id])
@@ -295,7 +294,7 @@ class Gatherer:
             self.content.check = {
                 "headline": headline(report),
                 "counts": count_rows(report),
-                "findings": findings(report, None),
+                "findings": _without_home(findings(report, None)),
             }
         except (KeyError, TypeError) as error:
             raise UserError(f"{path}: of another version ({error!r}); make it again") from None
@@ -304,9 +303,22 @@ class Gatherer:
         content = self.content
         with self._noted():
             content.stages, content.total = work.stages(self.folder)
-        content.costs, problems = work.costs(self.folder)
+        content.costs, problems = work.costs(self.folder, self.labels)
         content.environment, more = work.environment(self.folder)
         content.problems += [*problems, *more]
+
+
+def _without_home(found: list[tuple[str, list[Line]]]) -> list[tuple[str, list[Line]]]:
+    """Paths below this folder without what lies above it: the page is for other eyes, too."""
+    here = f"{Path.cwd()}/"
+    return [
+        (title, [(name, text.replace(here, "")) for name, text in lines]) for title, lines in found
+    ]
+
+
+def _symbol(spec: Mapping[str, Any]) -> str:
+    """What the figure calls its parameter, where the title does not say it."""
+    return "" if spec["symbol"] in spec["title"] else f" ({spec['symbol']})"
 
 
 def _frame(rows: list[dict[str, Any]], folder: Path) -> pd.DataFrame:
@@ -333,7 +345,8 @@ def _changes(path: Path) -> pd.DataFrame:
 def _counted(table: CaptionTable) -> str:
     counts = table.metadata.get("counts") or {}
     model = str(table.metadata.get("model") or "?").rstrip("/").rpartition("/")[2]
-    parts = [f"{value:,} {name.replace('_', ' ')}" for name, value in counts.items()]
+    names = {"rows": "captions", "ok": "of use at once"}
+    parts = [f"{n:,} {names.get(name, name.replace('_', ' '))}" for name, n in counts.items()]
     return f"{table.metadata['kind']}, {model}: {', '.join(parts)}"
 
 
@@ -352,9 +365,9 @@ def _glance(content: Content) -> list[tuple[str, str]]:
         ("tables", str(sum(shown.made for shown in content.tables))),
         ("figures", str(len(content.figures))),
         ("trainings shown", str(runs["trained"])),
-        ("seeds", ", ".join(map(str, seeds))),
+        ("seeds" if len(seeds) > 1 else "seed", ", ".join(map(str, seeds))),
         ("test queries", ", ".join(facts["queries"])),
-        ("data", ", ".join(facts["data"])),
+        ("data id", ", ".join(facts["data"])),
         ("CPU time", content.total.cpu if content.total else ""),
         ("GPU hours", work.total(cost.gpu_hours for cost in content.costs)),
         ("GPU energy, kWh", work.total(cost.energy_kwh for cost in content.costs)),

@@ -59,7 +59,7 @@ def shortened(frame: pd.DataFrame, points: int = _POINTS) -> pd.DataFrame:
 
 
 def _draw(curves: Mapping[str, pd.DataFrame], path: Path) -> None:
-    with drawing(path, (5.6, 2.1)) as figure:
+    with drawing(path, (4.8, 2.0)) as figure:
         losses, rate = figure.subplots(1, 2, width_ratios=[3, 2])
         for number, frame in enumerate(curves.values()):
             curve = shortened(frame)
@@ -80,5 +80,6 @@ def _draw(curves: Mapping[str, pd.DataFrame], path: Path) -> None:
             panel.tick_params(labelsize=7)
             panel.yaxis.get_offset_text().set_fontsize(7)
             panel.set_ylim(bottom=0)
+            panel.locator_params(nbins=4)
             panel.spines[["top", "right"]].set_visible(False)
             panel.set_xlabel("step", fontsize=7)

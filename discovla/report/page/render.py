@@ -16,6 +16,7 @@ from discovla.provenance import code_version
 from discovla.report.gallery import Gallery
 from discovla.report.page.content import Gatherer
 from discovla.report.page.media import frame_address
+from discovla.report.page.tables import heading
 from discovla.storage.files import atomic_write
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -69,7 +70,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["picture"] = frame_address
+    environment.filters.update(picture=frame_address, heading=heading)
     style, script = (_own(name) for name in ("page.css", "page.js"))
     environment.globals.update(style=style, script=script, policy=_policy(style, script))
     return environment

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,11 @@ FACTS = {
     "commit": "code",
 }
 """Column of the CSV → heading of the table of provenance."""
+
+
+def heading(name: str) -> str:
+    """What a table or figure is called: `Table 5` for `table5`, other names as they are."""
+    return re.sub(r"^(table|figure)(\d+)$", lambda m: f"{m[1].capitalize()} {m[2]}", name)
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from discovla.errors import UserError
 from discovla.experiments import Experiments
+from discovla.report.page.tables import heading
 from discovla.report.parts import reported
 from discovla.report.summary import stage_times
 from discovla.storage.files import read_record
@@ -30,6 +31,8 @@ class Cost:
     """What one training cost, over all its sessions."""
 
     run_id: str
+    row: str
+    """The first row or point that the run stands for."""
     seed: str
     wall: str
     gpu_hours: float | None
@@ -50,18 +53,28 @@ class Environment:
 
 
 def run_labels(experiments: Experiments, dataset: str) -> dict[str, list[str]]:
-    """Run id → the rows that it stands for (`table5: LoRA`); those of the page come first."""
+    """Run id → the rows that it stands for (`Table 5: LoRA`); those of the page come first.
+
+    Tables come before figures: a row's label says more than a point of a sweep.
+    """
     labels: dict[str, list[str]] = {}
-    names = [*reported(experiments, dataset), *experiments.tables, *experiments.figures]
-    for name in dict.fromkeys(names):
+    names = dict.fromkeys([*reported(experiments, dataset), *experiments.tables])
+    names |= dict.fromkeys(experiments.figures)
+    for name in sorted(names, key=lambda name: name in experiments.figures):
         try:
             rows = experiments.rows(dataset, name)
         except UserError:  # a table that does not fit this dataset
             continue
         for row in rows:
             if row.run is not None:
-                labels.setdefault(row.run.run_id, []).append(f"{name}: {row.label}")
+                labels.setdefault(row.run.run_id, []).append(f"{heading(name)}: {row.label}")
     return labels
+
+
+def by_row(labels: Mapping[str, Sequence[str]]) -> Callable[[str], tuple[int, str]]:
+    """A key that puts run ids in the order of their rows, those without one last."""
+    places = {run_id: place for place, run_id in enumerate(labels)}
+    return lambda run_id: (places.get(run_id, len(places)), run_id)
 
 
 def seed_folders(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -105,8 +118,8 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def costs(folder: Path) -> tuple[list[Cost], list[str]]:
-    """What trainings recorded in `cost.json`, and what could not be read."""
+def costs(folder: Path, labels: Mapping[str, Sequence[str]]) -> tuple[list[Cost], list[str]]:
+    """What trainings recorded in `cost.json`, in the order of their rows; what is not readable."""
     found, problems = [], []
     for run_id, path in seed_folders(folder):
         file = path / "cost.json"
@@ -117,6 +130,7 @@ def costs(folder: Path) -> tuple[list[Cost], list[str]]:
             found.append(
                 Cost(
                     run_id,
+                    next(iter(labels.get(run_id, ())), ""),
                     path.name.removeprefix("seed"),
                     duration(float(values["wall_seconds"])),
                     _scaled(values["gpu_seconds"], 3600),
@@ -128,7 +142,8 @@ def costs(folder: Path) -> tuple[list[Cost], list[str]]:
             problems.append(str(error))
         except (KeyError, TypeError, ValueError) as error:
             problems.append(f"{file}: not a cost of this version ({error!r}); remove it")
-    return found, problems
+    key = by_row(labels)
+    return sorted(found, key=lambda cost: key(cost.run_id)), problems
 
 
 def _scaled(value: float | None, unit: float) -> float | None:
