@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -59,8 +58,10 @@ def caption_shard(
 ) -> dict[str, Any]:
     """Ask `captioner` about every frame of every training clip of one shard.
 
-    Finished parts are kept in `{output}.parts/` until the whole shard is written; run again after
-    an interruption, the same call takes them over. SIGTERM lets the running part be finished.
+    Finished parts are kept in `{output}.parts/` until `table.merge` has joined all shards. Run
+    again, the same call takes them over, also where the finished shard was removed: Snakemake does
+    so when a job is put back into a cluster's queue, with all shards of its group. SIGTERM lets the
+    running part be finished.
 
     Args:
         frames: one shard of the frame store.
@@ -98,7 +99,7 @@ def caption_shard(
     if excluded:
         log.warning("%d clips without frames get no captions: %s", len(excluded), excluded[:5])
     parts = list(_divide(clips, kind, store, part_size))
-    folder = Path(f"{output}.parts")
+    folder = table.parts_of(output)
     paths = [folder / f"{number:05d}.parquet" for number in range(1, len(parts) + 1)]
     names = [_identity(part.clips, metadata) for part in parts]
     done = [_is_done(path, name) for path, name in zip(paths, names, strict=True)]
@@ -115,7 +116,6 @@ def caption_shard(
                 bar.update(part.size)
         # A stop that is asked for now comes too late: the shard is done in a moment.
         _join(paths, output, metadata)
-        shutil.rmtree(folder, ignore_errors=True)
     return metadata
 
 

@@ -6,6 +6,7 @@ Shards are made side by side; `merge` joins them, and `CaptionTable` is how trai
 from __future__ import annotations
 
 import logging
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -65,6 +66,11 @@ def write_shard(
     """Write rows (mappings by column name) and the metadata, complete or not at all."""
     with writer(path, metadata) as handle:
         append(handle, pa.Table.from_pylist(list(rows), schema=SCHEMA))
+
+
+def parts_of(shard: str | Path) -> Path:
+    """The folder with the parts from which a shard is, or was, put together."""
+    return Path(f"{shard}.parts")
 
 
 def append(handle: pq.ParquetWriter, rows: pa.Table) -> None:
@@ -127,6 +133,8 @@ def merge(
 ) -> dict[str, Any]:
     """Join shards into one table, one shard in memory at a time, checking every row.
 
+    Their parts, which nothing needs any more, are removed.
+
     Args:
         shards: files that `caption_shard` made.
         annotations: the canonical annotations; their training captions must all be there.
@@ -155,6 +163,8 @@ def merge(
         for path in shards:
             append(handle, expected.take(read(path), path))
         expected.check_complete()
+    for path in shards:
+        shutil.rmtree(parts_of(path), ignore_errors=True)
     return metadata
 
 

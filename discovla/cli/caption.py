@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _CAPTION = """\
-Only clips of the training split are captioned. Finished work is kept in OUTPUT.parts/ while the
-command runs, so that an interrupted one goes on where it was when it is started again.
+Only clips of the training split are captioned. Finished work is kept in OUTPUT.parts/ until
+merge-captions has joined the shards: a command that is started again goes on where it was.
 
 examples:
   discovla caption --frames resources/demo/frames/ID/1-of-2.arrow \\

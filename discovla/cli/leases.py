@@ -9,7 +9,7 @@ from typing import Any
 DESCRIPTION = """\
 List the leases below some folders: the file that is being made, who makes it, and whether that
 process is at work. Of a process on this machine that is seen at once; leases of other machines are
-watched for 25 seconds, in which a process at work changes them twice.
+watched for a while: a process at work changes its own every 10 seconds.
 
 Leases need no care: what a process left that has ended is taken over by the next start. --clear
 removes those of ended and of silent owners. Should a silent one be at work after all, it writes its
@@ -37,6 +37,13 @@ def add_parser(subparsers: Any) -> None:
         metavar="FOLDER",
         help="default: resources and results",
     )
+    parser.add_argument(
+        "--watch",
+        type=float,
+        default=25,
+        metavar="SECONDS",
+        help="for which leases of other machines are watched (default: %(default)s)",
+    )
     parser.add_argument("--clear", action="store_true", help="remove those of nobody at work")
     parser.add_argument("--json", action="store_true", help="print JSON to stdout")
     parser.set_defaults(run=run)
@@ -46,12 +53,12 @@ def run(args: argparse.Namespace) -> int:
     """List them, and clear if asked to."""
     from discovla.storage.lease import survey
 
-    found = survey(args.folders)
+    found = survey(args.folders, args.watch)
     lines = []
     for lease in found:
         cleared = args.clear and lease.is_over
         if cleared:
-            lease.path.unlink(missing_ok=True)
+            lease.clear()
         owner = str(lease.owner) if lease.owner else None
         lines.append(
             {"path": str(lease.path), "owner": owner, "state": lease.state, "cleared": cleared}

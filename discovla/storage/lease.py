@@ -309,8 +309,14 @@ class Found:
         """Whether nobody seems to work under it any more."""
         return self.state in ("ended", "silent")
 
+    def clear(self) -> None:
+        """Remove it, unless it has another owner by now."""
+        with contextlib.suppress(OSError):
+            if Owner.parse(self.path.read_bytes()) == self.owner:
+                self.path.unlink()
 
-def survey(folders: Iterable[str | Path], watch: float = 2.5 * BEAT) -> list[Found]:
+
+def survey(folders: Iterable[str | Path], watch: float) -> list[Found]:
     """All leases below some folders, and whether their owners are at work.
 
     Args:

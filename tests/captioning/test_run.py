@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import signal
 from collections import Counter
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from discovla.captioning import run as captioning
 from discovla.captioning import table
 from discovla.captioning.length import WORDS
 from discovla.captioning.prompt import PROMPTS, prompt_text
@@ -122,6 +122,20 @@ def test_resume_after_a_kill(world, stop_after) -> None:
     whole, resumed = (world.folder / name for name in ("whole.parquet", "out.parquet"))
     assert resumed.read_bytes() == whole.read_bytes()
     assert killed.asked + again.asked == undisturbed.asked
+
+
+def test_a_finished_shard_that_was_removed_is_put_together_again(world) -> None:
+    """Snakemake removes it when its group is put back into a cluster's queue."""
+    run(world, FakeCaptioner(echo), part_size=1)
+    output = world.folder / "out.parquet"
+    whole = output.read_bytes()
+    output.unlink()
+    again = FakeCaptioner(echo)
+    run(world, again, part_size=1)
+    assert again.asked == []
+    assert output.read_bytes() == whole
+    assert list(world.folder.glob("*.parts"))
+    table.merge([output], world.annotations, CAPTIONS_ID, world.folder / "merged.parquet")
     assert not list(world.folder.glob("*.parts"))
 
 
@@ -143,14 +157,14 @@ def test_sigterm_lets_the_running_part_be_finished(world) -> None:
 
 
 def test_sigterm_after_the_last_part_comes_too_late(world, monkeypatch) -> None:
-    """The parts are gone by then: to end with an error would cost the whole shard."""
+    """To end with an error would make Snakemake remove the shard."""
 
-    def removed(folder, **options):
-        rmtree(folder, **options)
+    def joined(*arguments):
         os.kill(os.getpid(), signal.SIGTERM)
+        join(*arguments)
 
-    rmtree = shutil.rmtree
-    monkeypatch.setattr(shutil, "rmtree", removed)
+    join = captioning._join
+    monkeypatch.setattr(captioning, "_join", joined)
     with terminable():
         run(world, FakeCaptioner(echo))
     table.read(world.folder / "out.parquet")

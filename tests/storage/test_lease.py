@@ -412,9 +412,8 @@ def test_an_owner_is_at_work_since_it_has_the_lease(
 
 
 def test_the_command_tells_who_is_at_work_and_clears_what_the_dead_left(
-    output: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    output: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(module.survey, "__defaults__", (0.5,))
     folder = output.parent
     folder.mkdir()
     me = Owner.me()
@@ -433,14 +432,14 @@ def test_the_command_tells_who_is_at_work_and_clears_what_the_dead_left(
     thread.start()
     try:
         with hold(folder / "a"):
-            assert main(["leases", str(folder), "--json"]) == 0
+            assert main(["leases", str(folder), "--watch", "0.5", "--json"]) == 0
             found = {line["path"][-7]: line for line in json.loads(capsys.readouterr().out)}
             states = {name: line["state"] for name, line in found.items()}
             assert states == dict(
                 zip("abcde", ["at work", "ended", "silent", "signs of life", "silent"], strict=True)
             )
             assert found["c"]["owner"] == "process 4711 on node7, job 12, at work since 1970-01-01"
-            assert main(["leases", str(folder), "--clear"]) == 0
+            assert main(["leases", str(folder), "--watch", "0.5", "--clear"]) == 0
             assert capsys.readouterr().out.count(", cleared: ") == 3
             assert {path.name[0] for path in folder.iterdir()} == {"a", "d"}
     finally:

@@ -42,10 +42,13 @@ def explain_failures(log_files):
     )
     for path in dict.fromkeys(path for job, path in failed if job not in finished):
         if Path(path).exists():
-            text = Path(path).read_text(encoding="utf-8", errors="replace").strip()
-            last = (
-                text.rpartition("error: ")[2]
-                if "error: " in text
-                else text.split("\n")[-1]
-            )
-            print(f"\n{last}\n(log: {path})", file=sys.stderr)
+            print(f"\n{last_error(Path(path))}\n(log: {path})", file=sys.stderr)
+
+
+def last_error(log):
+    """What a log says of a failure; where it says nothing (a killed job, a crash), how it ends."""
+    text = log.read_text(encoding="utf-8", errors="replace").strip()
+    if "error: " in text:
+        return text.rpartition("error: ")[2]
+    end = re.split(r"[\r\n]+", text)[-1]
+    return f"Its log ends with: {end}" if end else "Its log is empty."
