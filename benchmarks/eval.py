@@ -3,11 +3,14 @@
     python -m benchmarks.eval                          N = 1,000 and 4,917, then 50,000 from a file
     python -m benchmarks.eval --peer ~/DsicoVLA        the metric function of a clone beside it
     python -m benchmarks.eval --large 0                without the large set
-    python -m benchmarks.eval --sizes --posts none dsl the large set alone, post-processed too
+    python -m benchmarks.eval --sizes --posts none dsl qbnorm
+                                                       the large set alone, post-processed too
 
 Random features of D = 512 in which some captions are near their video. All ways give R@1, R@5,
 R@10, median and mean rank of text-to-video retrieval; they are compared before a time is printed.
-The large set is measured as the workflow does it: `evaluate_features` on a file of features.
+The large set is measured as the workflow does it, by `evaluate_features` on a file of features and,
+for QB-Norm, one of as many training captions; each post-processing in a process of its own, after
+its ranks have been held against its definition on 1,000 captions and videos.
 """
 
 from __future__ import annotations
@@ -32,14 +35,14 @@ from safetensors.numpy import save_file
 from benchmarks.interleave import cpu_seconds, interleave, print_timings
 from discovla.errors import UserError
 from discovla.retrieval.counting import Plain, standing, standings
-from discovla.retrieval.evaluate import Post, evaluate_features
+from discovla.retrieval.evaluate import PARAMETERS, Post, evaluate_features
 from discovla.retrieval.metrics import DIRECTIONS, Standing, summarise
 from discovla.retrieval.tiles import FeatureScores, Tiles
 
 Array = npt.NDArray[Any]
 Metrics = dict[str, float]
 
-WIDTH = 512
+WIDTH, SCALE = 512, 100.0
 LEAST_ELEMENTS = 50_000_000
 """Scores that are ranked in one measurement: the clock of CPU time is coarse."""
 _RELEASED = {"R@1": "R1", "R@5": "R5", "R@10": "R10", "MdR": "MR", "MnR": "MeanR"}
@@ -117,30 +120,75 @@ def whole_matrix(count: int, rounds: int, peer: Path | None) -> None:
     print_timings(f"{count:,} x {count:,}, one direction, ms", timings, unit=repeats)
 
 
-def write_features(path: str, count: int) -> None:
-    """A features file as `discovla features` writes it."""
+def by_definition(text: Array, video: Array, bank: Array, post: Post) -> Metrics:
+    """Text-to-video ranks of whole matrices, post-processed as the methods are written down.
+
+    With the defaults of `evaluate.PARAMETERS` at a logit scale of 100.
+    """
+    scores = (text @ video.T).astype(np.float64)
+    if post == "dsl":
+        weights = np.exp(SCALE * scores)
+        scores = scores * weights / weights.sum(axis=0)
+    if post == "qbnorm":
+        beta = PARAMETERS["qbnorm"]["beta"]
+        liked = (bank @ video.T).astype(np.float64)
+        active = np.unique(liked.argmax(axis=1))
+        chosen = np.isin(scores.argmax(axis=1), active)
+        inverted = np.exp(beta * scores) / np.exp(beta * liked).sum(axis=0)
+        scores[chosen] = inverted[chosen]
+    return by_sorting(scores)
+
+
+def write_features(folder: Path, count: int) -> None:
+    """A split and a bank of as many captions as `discovla features` writes them."""
     text, video = features(count)
-    metadata = {"schema": "1", "run_id": "benchmark", "seed": "0", "split": "test", "data_id": "0"}
-    tensors = {"text": text, "video": video, "truth": np.arange(count)}
-    save_file({**tensors, "logit_scale": np.array(100, np.float32)}, path, metadata=metadata)
+    sides = {"text": text, "video": video, "truth": np.arange(count)}
+    sides["logit_scale"] = np.array(SCALE, np.float32)
+    metadata = {"schema": "1", "run_id": "benchmark", "seed": "0", "data_id": "0"}
+    for split, tensors in {"test": sides, "bank": {"text": features(count, seed=1)[0]}}.items():
+        path = folder / f"features.{split}.safetensors"
+        save_file(tensors, path, metadata={**metadata, "split": split})
+
+
+def evaluate(folder: Path, post: Post) -> dict[str, Any]:
+    """The product's own evaluation of what `write_features` wrote."""
+    bank = folder / "features.bank.safetensors" if post == "qbnorm" else None
+    return evaluate_features(folder / "features.test.safetensors", bank, post=post)
+
+
+def check(posts: Sequence[Post], count: int = 1000) -> None:
+    """Hold ranks after every post-processing against its definition; SystemExit if they differ."""
+    text, video = features(count)
+    bank, _ = features(count, seed=1)
+    with tempfile.TemporaryDirectory() as folder:
+        write_features(Path(folder), count)
+        for post in posts:
+            same(by_definition(text, video, bank, post), evaluate(Path(folder), post)["t2v"])
+
+
+def measure(folder: Path, post: Post) -> None:
+    """Time one evaluation, and the memory of its process."""
+    cpu, wall = cpu_seconds(), time.perf_counter()
+    found = evaluate(folder, post)
+    cpu, wall = cpu_seconds() - cpu, time.perf_counter() - wall
+    r1 = " and ".join(f"{found[d]['R@1']:.2f}" for d in DIRECTIONS if found[d] is not None)
+    print(f"{post}: CPU {cpu:.1f} s, wall {wall:.1f} s, peak {peak_gb():.2f} GB, R@1 {r1}")
 
 
 def large(count: int, posts: Sequence[Post]) -> None:
-    """Time both directions of a large set from its file, and the memory of it all."""
-    print(f"{count:,} x {count:,} from a features file, both directions")
+    """Time a large set from its file, and the memory of it all."""
+    check(posts)
+    print(f"{count:,} x {count:,} from a features file, all directions that are defined")
     print(f"the matrix alone would be {4e-9 * count**2:.1f} GB")
     with tempfile.TemporaryDirectory() as folder:
-        path = str(Path(folder) / "features.test.safetensors")
-        # Another process makes it, so that this one's peak memory is that of the evaluation.
-        writer = get_context("spawn").Process(target=write_features, args=(path, count))
-        writer.start()
-        writer.join()
-        for post in posts:
-            cpu, wall = cpu_seconds(), time.perf_counter()
-            found = evaluate_features(path, post=post)
-            cpu, wall = cpu_seconds() - cpu, time.perf_counter() - wall
-            r1 = " and ".join(f"{found[d]['R@1']:.2f}" for d in DIRECTIONS)
-            print(f"{post}: CPU {cpu:.1f} s, wall {wall:.1f} s, peak {peak_gb():.2f} GB, R@1 {r1}")
+        jobs: list[tuple[Callable[..., None], Any]] = [(write_features, count)]
+        # Processes of their own, so that the peak memory of each is its own.
+        for function, argument in [*jobs, *((measure, post) for post in posts)]:
+            process = get_context("spawn").Process(target=function, args=(Path(folder), argument))
+            process.start()
+            process.join()
+            if process.exitcode:
+                raise SystemExit(f"{function.__name__} {argument} failed")
 
 
 def peak_gb() -> float:
@@ -150,13 +198,13 @@ def peak_gb() -> float:
 
 
 def main() -> None:
-    """The large set first, so that its peak memory is its own."""
+    """The large set, then those whose matrix fits."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sizes", type=int, nargs="*", default=[1_000, 4_917])
     parser.add_argument("--large", type=int, default=50_000, help="0 leaves it out")
-    parser.add_argument("--posts", nargs="*", default=["none"], choices=("none", "dsl"))
+    parser.add_argument("--posts", nargs="*", default=["none"], choices=tuple(PARAMETERS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peer", type=Path, help="a clone of the released code")
     args = parser.parse_args()

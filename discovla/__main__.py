@@ -3,5 +3,9 @@
 import sys
 
 from discovla.cli import main
+from discovla.interruption import done
 
-sys.exit(main())
+code = main()
+if code == 0:
+    done()  # the interpreter takes a second to end
+sys.exit(code)

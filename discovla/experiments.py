@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from discovla.captioning.length import longest_answer
 from discovla.config import (
     ID,
     check_names,
@@ -31,6 +32,7 @@ from discovla.identity import captions_identity, frames_identity
 from discovla.methods.options import read_settings
 from discovla.models.dims import read_dims
 from discovla.runs import PAPER_BACKBONE, POSTS, SELECTIONS, Row, Run
+from discovla.settings import RunSettings
 
 __all__ = ["ID", "PAPER_BACKBONE", "POSTS", "SELECTIONS", "Experiments", "Row", "Run", "located"]
 
@@ -198,6 +200,11 @@ class Experiments:
         entry = dict(self.captioners[name])
         entry["model"] = located(self.config["captioner_path"].get(name, entry["model"]))
         return entry
+
+    def longest_answer(self, settings: RunSettings) -> int:
+        """Tokens of the longest answer of the captioner that a run names."""
+        given = self.captioners[settings.captioner]["max_new_tokens"]
+        return longest_answer(given, settings.words)
 
     # Tables and figures
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from discovla.captioning.fingerprint import folder_fingerprint
+from discovla.captioning.length import WORDS, longest_answer
 from discovla.captioning.prompt import PROMPTS
 from discovla.errors import UserError
 from discovla.settings import FRAME_STORAGE, RunSettings
@@ -59,7 +60,10 @@ def captions_identity(
         raise UserError(
             f"{where}: no captioner {settings.captioner!r}; config/captioners.yaml lists them"
         )
-    deciding = {k: captioner[k] for k in ("model", "revision", "dtype", "max_new_tokens")}
+    deciding = {k: captioner[k] for k in ("model", "revision", "dtype")}
+    deciding["max_new_tokens"] = longest_answer(captioner["max_new_tokens"], settings.words)
+    if settings.words != WORDS:  # they decide which answers count as unfinished
+        deciding["words"] = settings.words
     deciding |= {
         name: captioner[name]
         for name, default in CAPTIONER_DEFAULTS.items()

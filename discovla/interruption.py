@@ -94,6 +94,16 @@ def terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def done() -> None:
+    """Ignore SIGTERM from here on: the command has made what it was started for.
+
+    Snakemake removes the output of a job that ends with an error, and the state from which the work
+    could have gone on is gone by then. `terminable` takes it back where its block ends.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def requeue_if_preempted() -> None:
     """Put this SLURM job back into the queue if SLURM is about to give its node to another one.
 

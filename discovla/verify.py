@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +28,31 @@ def verify(path: str | Path) -> str:
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path}: no such file")
-    for pattern, check in KINDS.items():
-        if path.match(pattern):
-            return check(path)
-    raise UserError(f"{path}: not an artefact of this workflow; known: {', '.join(KINDS)}")
+    check = _kind(path)
+    if check is None:
+        raise UserError(f"{path}: not an artefact of this workflow; known: {', '.join(KINDS)}")
+    return check(path)
+
+
+def _kind(path: Path) -> Callable[[Path], str] | None:
+    return next((check for pattern, check in KINDS.items() if path.match(pattern)), None)
+
+
+def artefacts(path: str | Path) -> Iterator[Path]:
+    """`path` itself, or all artefacts below a folder that is not one by itself.
+
+    Raises:
+        UserError: a folder without any.
+    """
+    path = Path(path)
+    if not path.is_dir() or _kind(path):
+        yield path
+        return
+    below = (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
+    found = sorted(file for file in below if file.name[0] != "." and _kind(file))
+    if not found:
+        raise UserError(f"{path}: no artefact of this workflow below it")
+    yield from found
 
 
 def _annotations(path: Path) -> str:
@@ -105,6 +127,22 @@ def _features(path: Path) -> str:
     return f"features: {len(tensors['text']):,} captions, {len(tensors['video']):,} videos"
 
 
+def _ids(path: Path) -> str:
+    from discovla.data.tables import read_table
+    from discovla.retrieval.rows import SCHEMA, WHAT
+
+    rows, _ = read_table(path, SCHEMA, WHAT)
+    return f"ids of {len(rows):,} features"
+
+
+def _state(path: Path) -> str:
+    from discovla.storage.tensors import read_tensors
+
+    advice = f"Remove the folder {path.parent} to start this training anew."
+    _, metadata = read_tensors(path, advice)
+    return f"state of {metadata['run_id']}, seed {metadata['seed']}, after step {metadata['step']}"
+
+
 def _cost(path: Path) -> str:
     found = _object(path, ("run_id", "step", "wall_seconds", "sessions"), "a training's cost")
     return f"cost of {found['run_id']} up to step {found['step']}: {found['wall_seconds']} s"
@@ -139,13 +177,16 @@ def _csv(path: Path, columns: Sequence[str], what: str) -> pd.DataFrame:
         raise UserError(f"{path}: not readable as CSV ({error}); make it again") from None
     missing = [column for column in columns if column not in frame]
     if missing:
-        raise UserError(f"{path}: not {what}: no columns {missing[:5]}")
+        raise UserError(f"{path}: not {what}: no columns {missing[:5]}; make it again")
     return frame
 
 
 def _curve(path: Path) -> str:
     frame = _csv(path, ("step", "lr", "loss"), "a training curve")
-    return f"training curve: {len(frame)} readings up to step {int(frame['step'].max())}"
+    steps = frame["step"].tolist()
+    if steps != list(range(1, len(steps) + 1)):
+        raise UserError(f"{path}: damaged: its steps are not 1 to {len(steps)}")
+    return f"training curve: {len(steps)} steps"
 
 
 def _row(path: Path) -> str:
@@ -164,6 +205,12 @@ def _comparison(path: Path) -> str:
     from discovla.report.rank_changes import COLUMNS
 
     return f"ranks of {len(_csv(path, COLUMNS, 'a comparison of ranks')):,} queries in two rows"
+
+
+def _grid(path: Path) -> str:
+    from discovla.report.grid import COLUMNS
+
+    return f"grid of a method: {len(_csv(path, COLUMNS, 'a grid'))} points"
 
 
 def _check(path: Path) -> str:
@@ -186,6 +233,9 @@ KINDS: dict[str, Callable[[Path], str]] = {
     "features.test.safetensors": _features,
     "features.val.safetensors": _features,
     "features.bank.safetensors": _bank,
+    "features.*.parquet": _ids,
+    "epochs/*.parquet": _ids,
+    "state/state.safetensors": _state,
     "metrics.*.json": _metrics,
     "check.json": _check,
     "cost.json": _cost,
@@ -193,6 +243,7 @@ KINDS: dict[str, Callable[[Path], str]] = {
     "curve.csv": _curve,
     "seed*/selection.csv": _selection,
     "compare/*/*.csv": _comparison,
+    "grid/*.csv": _grid,
     "*.csv": _table,
 }
 """How an artefact is recognised, by the end of its path."""

@@ -57,5 +57,13 @@ def test_the_container_is_made_from_the_same_lock_by_the_same_uv(root: Path) -> 
     assert f"UV_VERSION := {version}\n" in makefile
     assert re.search(r"^FROM python:3\.1[123]-slim", recipe, re.MULTILINE)
     assert "requirements.lock" in recipe
-    for sources in re.findall(r"^COPY (.+) \S+$", recipe, re.MULTILINE):
-        assert all((root / name).exists() for name in sources.split())
+    copied = {
+        name.removeprefix("./")
+        for sources in re.findall(r"^COPY (.+) \S+$", recipe, re.MULTILINE)
+        for name in sources.split()
+    }
+    assert all((root / name).exists() for name in copied)
+    # Without it a build is sent all videos, results and environments that lie in this folder.
+    sent = (root / ".dockerignore").read_text().splitlines()
+    assert "*" in sent
+    assert {line[1:] for line in sent if line.startswith("!")} == copied

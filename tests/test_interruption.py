@@ -15,6 +15,7 @@ from discovla.interruption import (
     TERMINATED,
     StopRequest,
     Terminated,
+    done,
     requeue_if_preempted,
     terminable,
 )
@@ -90,6 +91,28 @@ def test_a_command_ended_by_sigterm_says_so_and_leaves_no_half_file(tmp_path: Pa
     assert done.returncode == TERMINATED, done.stderr
     assert "ended by SIGTERM" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_command_that_is_done_is_not_ended_by_sigterm_any_more() -> None:
+    """Snakemake would remove its output as that of a failed job."""
+    code = (
+        "import atexit, os, runpy, signal, sys\n"
+        "atexit.register(os.kill, os.getpid(), signal.SIGTERM)\n"
+        "sys.argv = ['discovla', 'methods', *sys.argv[1:]]\n"
+        "runpy.run_module('discovla', run_name='__main__')\n"
+    )
+    command = [sys.executable, "-c", code]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    failed = subprocess.run([*command, "--json", "--no-such"], capture_output=True, check=False)
+    assert failed.returncode == -signal.SIGTERM
+
+
+def test_done_holds_until_the_command_has_ended() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with terminable():
+        done()
+        send(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 SCONTROL = """#!/bin/sh

@@ -33,12 +33,16 @@ def test_sound_metrics_are_described(tmp_path: Path) -> None:
         ("cost.json", b'{"run_id": "x"}', "not a training's cost: no step"),
         ("seed0/selection.csv", b"checkpoint\nlast\n", "not a choice of checkpoints: no columns"),
         ("epochs/last.test.safetensors", b"\x00" * 30, "last.test.safetensors"),
+        ("results/a/grid/lora.csv", b"method\nlora\n", "not a grid: no columns"),
+        ("curve.csv", b"step,lr,loss\n1,0,0\n,0,0\n", "steps are not 1 to 2"),
+        ("features.test.parquet", b"PAR1", "features.test.parquet"),
+        ("state/state.safetensors", b"\x00" * 30, "Remove the folder .*state to start"),
         ("notes.txt", b"x", "not an artefact of this workflow"),
     ],
 )
 def test_damage_is_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     path = tmp_path / name
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     with pytest.raises(UserError, match=message):
         verify(path)
@@ -51,3 +55,23 @@ def test_command_reports_every_path(tmp_path: Path, capsys: pytest.CaptureFixtur
     found = json.loads(capsys.readouterr().out)
     assert found[str(good)]["sound"] is True
     assert "no such file" in found[str(absent)]["what"]
+
+
+def test_of_a_folder_all_that_the_workflow_made_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    below = tmp_path / "results" / "a" / "runs" / "lora-x" / "seed0"
+    below.mkdir(parents=True)
+    write_json(below / "metrics.none.json", METRICS | {"post": {"name": "none"}})
+    (below / "metrics.dsl.json").write_text("{")
+    (below / "gallery.html").touch()
+    (below / ".metrics.none.tmp-x-1-1.ab.json").write_text("half")
+    assert main(["verify", str(tmp_path)]) == 3
+    said = capsys.readouterr()
+    assert said.out.startswith(f"{below / 'metrics.none.json'}: metrics of lora-x")
+    assert said.out.count("\n") == 1
+    assert said.err.startswith(f"{below / 'metrics.dsl.json'}: not valid JSON")
+    assert said.err.count("\n") == 1
+    (tmp_path / "empty").mkdir()
+    assert main(["verify", str(tmp_path / "empty")]) == 1
+    assert "no artefact of this workflow below it" in capsys.readouterr().err

@@ -11,13 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-#: A run of words said again and again: one word four times, two to twelve words three times.
-_LOOP = re.compile(r"(?<!\S)(?:(\S+)(?: \1){3}|(\S+(?: \S+){1,11}?)(?: \2){2})(?!\S)")
+from discovla.captioning.length import tokens_read
 
-
-#: Tokens of a caption that CLIP reads (32 with both marks): a cut-off answer that has as many lacks
-#: nothing that counts.
-READ = 30
+#: A run of words said again and again: one word four times, two to twenty words three times.
+_LOOP = re.compile(r"(?<!\S)(?:(\S+)(?: \1){3}|(\S+(?: \S+){1,19}?)(?: \2){2})(?!\S)")
 #: Times the longest answer that an unfinished one may have at its second try.
 LONGER = 2
 
@@ -30,7 +27,7 @@ class Caption:
     n_tokens: int | None
     """Tokens generated, the end mark not counted; None where the engine does not say."""
     finish_reason: str
-    """`stop` = the model ended its answer, `length` = it was cut off."""
+    """`stop` = the model ended its answer; all else = it was cut off, at its `length` mostly."""
 
 
 class Captioner(Protocol):
@@ -60,18 +57,24 @@ class Captioner(Protocol):
         ...
 
 
-def fault_of(text: str, finish_reason: str = "stop") -> str | None:
+def fault_of(text: str, finish_reason: str = "stop", read: int | None = None) -> str | None:
     """What is wrong with an answer: `empty`, `repeated`, `unfinished`, or None.
 
     Repeated means that the model ran into a loop, such as "a red a red a red"; unfinished, that it
-    was cut off before CLIP had `READ` tokens of it to read.
+    was cut off before CLIP had all the tokens of it that it reads.
+
+    Args:
+        text: the answer.
+        finish_reason: `stop` = the model has ended it.
+        read: CLIP's tokens that count; None = of the usual `discovla.captioning.length.WORDS`.
     """
     words = text.split()
     if not words:
         return "empty"
     if _LOOP.search(" ".join(words).lower()):
         return "repeated"
-    if finish_reason == "length" and _count_tokens()(text) < READ:
+    wanted = tokens_read() if read is None else read
+    if finish_reason != "stop" and _count_tokens()(text) < wanted:
         return "unfinished"
     return None
 

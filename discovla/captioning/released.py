@@ -56,6 +56,7 @@ def released_shard(
         found.append(clip._replace(captions=present))
     metadata = {
         "captions_id": captions_id,
+        "shard": Path(frames).stem,
         "frames_id": store.frames_id,
         "frames_per_clip": store.frames,
         "kind": "released",

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from discovla.captioning import table
 from discovla.captioning.clips import Answer, TrainingClip, rows_of, training_clips
 from discovla.captioning.engine import Caption, Captioner, fault_of
+from discovla.captioning.length import WORDS, tokens_read
 from discovla.captioning.prompt import PROMPTS, prompt_text
 from discovla.data.store import FrameStore
 from discovla.errors import UserError
@@ -53,6 +54,7 @@ def caption_shard(
     output: str | Path,
     *,
     captions_id: str,
+    words: int = WORDS,
     part_size: int = PART_SIZE,
 ) -> dict[str, Any]:
     """Ask `captioner` about every frame of every training clip of one shard.
@@ -67,6 +69,7 @@ def caption_shard(
         captioner: who answers.
         output: the shard of the caption table.
         captions_id: identity of these captions.
+        words: CLIP's tokens of a text, both marks included: what an answer should be enough for.
         part_size: captions generated between two saves.
 
     Returns:
@@ -82,10 +85,12 @@ def caption_shard(
     clips, excluded = training_clips(annotations, store)
     metadata = {
         "captions_id": captions_id,
+        "shard": Path(frames).stem,
         "frames_id": store.frames_id,
         "frames_per_clip": store.frames,
         "kind": kind,
         "prompt": PROMPTS[kind],
+        "words": words,
         **captioner.describe(),
         "excluded": excluded,
         "absent": [],
@@ -105,12 +110,24 @@ def caption_shard(
         for path, name, part, is_done in zip(paths, names, parts, done, strict=True):
             stop.obey()
             if not is_done:
-                rows = _caption_part(part.clips, kind, store, captioner)
+                rows = _caption_part(part.clips, kind, store, captioner, tokens_read(words))
                 table.write_shard(rows, path, {**metadata, "part": name})
                 bar.update(part.size)
-    _join(paths, output, metadata)
-    shutil.rmtree(folder, ignore_errors=True)
+        # A stop that is asked for now comes too late: the shard is done in a moment.
+        _join(paths, output, metadata)
+        shutil.rmtree(folder, ignore_errors=True)
     return metadata
+
+
+def check_inputs(frames: str | Path, annotations: str | Path, words: int) -> None:
+    """What `caption_shard` would refuse, told without a captioner.
+
+    Raises:
+        UserError: an input is absent or damaged, or `words` leaves nothing to read.
+    """
+    if words < 3:
+        raise UserError(f"words is {words}; both marks and at least one word are 3 (--words)")
+    training_clips(annotations, FrameStore([frames]))
 
 
 def _divide(
@@ -140,7 +157,7 @@ def _questions(clip: TrainingClip, kind: str, store: FrameStore) -> dict[Key, in
 
 
 def _caption_part(
-    part: Sequence[TrainingClip], kind: str, store: FrameStore, captioner: Captioner
+    part: Sequence[TrainingClip], kind: str, store: FrameStore, captioner: Captioner, read: int
 ) -> list[dict[str, Any]]:
     """The rows of some clips."""
     keys: list[Key] = []
@@ -151,9 +168,8 @@ def _caption_part(
         for key, position in _questions(clip, kind, store).items():
             keys.append(key)
             images.append(frames[position])
-    answers = dict(
-        zip(keys, _answers(images, [key.prompt for key in keys], captioner), strict=True)
-    )
+    found = _answers(images, [key.prompt for key in keys], captioner, read)
+    answers = dict(zip(keys, found, strict=True))
     rows: list[dict[str, Any]] = []
     for clip in part:
         meta = store.meta(clip.clip_id)
@@ -172,10 +188,10 @@ def _caption_part(
 
 
 def _answers(
-    images: Sequence[NDArray[np.uint8]], prompts: Sequence[str], captioner: Captioner
+    images: Sequence[NDArray[np.uint8]], prompts: Sequence[str], captioner: Captioner, read: int
 ) -> list[Answer]:
     """One answer per question; those with a fault are asked for once more."""
-    answers = [_answer(caption) for caption in captioner.caption(images, prompts)]
+    answers = [_answer(caption, read) for caption in captioner.caption(images, prompts)]
     retries: tuple[tuple[tuple[str, ...], dict[str, bool]], ...] = (
         (("empty", "repeated"), {"second_try": True}),
         (("unfinished",), {"longer": True}),
@@ -188,12 +204,12 @@ def _answers(
                 [images[i] for i in again], [prompts[i] for i in again], **how
             )
             for i, caption in zip(again, second, strict=True):
-                answers[i] = _better(answers[i], _answer(caption))
+                answers[i] = _better(answers[i], _answer(caption, read))
     return answers
 
 
-def _answer(caption: Caption) -> Answer:
-    return Answer.of(caption, fault_of(caption.text, caption.finish_reason) or "ok")
+def _answer(caption: Caption, read: int) -> Answer:
+    return Answer.of(caption, fault_of(caption.text, caption.finish_reason, read) or "ok")
 
 
 def _better(first: Answer, second: Answer) -> Answer:

@@ -37,6 +37,7 @@ SECOND_TRY: dict[str, Any] = {"temperature": 0.7, "frequency_penalty": 0.5, "see
 
 #: What a tokenizer could take for a mark of its own, as `<image>` or `</s>` in a caption.
 _MARK = re.compile(r"<(?=[/|]?\w+[|]?>)")
+_KEY = re.compile(r"[!-~]+")
 
 
 class ServerCaptioner:
@@ -70,39 +71,55 @@ class ServerCaptioner:
             raise UserError("concurrency and max_new_tokens must be at least 1")
         self.endpoint = Endpoint(url, _key(api_key_env), timeout=timeout, attempts=attempts)
         self.concurrency, self.max_new_tokens = concurrency, max_new_tokens
-        self.model = self._served(model)
+        self.model, self._root = self._served(model)
 
-    def _served(self, model: str | None) -> str:
-        """The id to ask for; `UserError` if none is given and the server has not exactly one."""
-        if model is not None:
-            self._look_for(model)
-            return model
-        served = self.endpoint.get("models", _model_ids)
-        if len(served) == 1:
-            return served[0]
-        raise UserError(
-            f"{self.endpoint.url}: serves {_listed(served)}, several asked for. Set model: in "
-            "config/captioners.yaml (--model) to one of them, or start the server with it."
-        )
+    def _served(self, model: str | None) -> tuple[str, str | None]:
+        """The id to ask for, and what the server says to have loaded under it (vLLM does).
 
-    def _look_for(self, model: str) -> None:
-        """Say if the server does not list a model. Only its first answer tells whether it has it.
-
-        `transformers serve FOLDER` lists what else it finds in its cache, or fails to.
+        Raises:
+            UserError: no model is given and the server has not exactly one.
         """
+        if model is None:
+            served = self.endpoint.get("models", _models)
+            if len(served) == 1:
+                return next(iter(served.items()))
+            raise UserError(
+                f"{self.endpoint.url}: serves {_listed(served)}, several asked for. Set model: in "
+                "config/captioners.yaml (--model) to one of them, or start the server with it."
+            )
+        # Only its first answer tells whether it has a model: `transformers serve FOLDER` lists what
+        # else it finds in its cache, or fails to.
         try:
-            served = self.endpoint.get("models", _model_ids, attempts=1)
+            served = self.endpoint.get("models", _models, attempts=1)
         except UserError as error:
             log.warning("%s: no list of models (%s)", self.endpoint.url, error)
-            return
+            return model, None
         if model not in served:
             log.warning("%s: lists %s, asked for is %r", self.endpoint.url, _listed(served), model)
+        return model, served.get(model)
+
+    def _check_root(self) -> None:
+        """`UserError` if the server has loaded another model under the same name meanwhile."""
+        if self._root is None:
+            return
+        try:
+            root = self.endpoint.get("models", _models, attempts=1).get(self.model)
+        except UserError:
+            return  # its next answers will tell
+        if root not in (None, self._root):
+            raise UserError(
+                f"{self.endpoint.url}: {self.model!r} was {self._root!r} and is {root!r} now. "
+                "Start the server with the model of before and run the same command again: "
+                "finished work is kept. With the other model all captions are written anew."
+            )
 
     def describe(self) -> dict[str, Any]:
         """What decides the answers; the address is not part of it, so that any server can go on."""
+        root = {"root": self._root} if self._root not in (None, self.model) else {}
         return {
             "engine": "server",
             "model": self.model,
+            **root,
             "revision": None,
             "dtype": None,  # the server's own business
             "decoding": "greedy",
@@ -123,7 +140,8 @@ class ServerCaptioner:
         `n_tokens` is the server's own count, which may hold the end mark, or None without one.
 
         Raises:
-            UserError: a request was refused, or failed at every attempt.
+            UserError: a request was refused, or failed at every attempt; the server has changed
+                its model meanwhile.
         """
         limit = self.max_new_tokens * (LONGER if longer else 1)
         decoding = {"max_tokens": limit, **(SECOND_TRY if second_try else GREEDY)}
@@ -137,6 +155,7 @@ class ServerCaptioner:
             )
 
         answers = _in_order(frames.values(), answer, self.concurrency, self.endpoint.stop)
+        self._check_root()
         return [answers[number] for number in range(len(prompts))]
 
     def _body(self, frame: _Frame, prompt: str, decoding: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,23 +220,30 @@ def _first(frame: _Frame) -> tuple[_Frame, int]:
 
 
 def _key(variable: str | None) -> str | None:
-    """The key in an environment variable; `UserError` if it is named but not set."""
+    """The key in an environment variable; `UserError` if it is named but holds none."""
     if variable is None:
         return None
-    if not os.environ.get(variable):
+    key = os.environ.get(variable, "").strip()
+    if not key:
         raise UserError(
             f"the environment variable {variable} is not set; it should hold the key of the "
             "caption server (api_key_env in config/captioners.yaml)"
         )
-    return os.environ[variable]
+    if not _KEY.fullmatch(key):
+        raise UserError(
+            f"the environment variable {variable} holds no key of a server: it has spaces or "
+            "letters that no header can carry"
+        )
+    return key
 
 
-def _listed(served: Sequence[str]) -> str:
+def _listed(served: Iterable[str]) -> str:
     return ", ".join(map(repr, served)) or "no model"
 
 
-def _model_ids(body: Any) -> list[str]:
-    return [str(entry["id"]) for entry in body["data"]]
+def _models(body: Any) -> dict[str, str | None]:
+    """The names that a server answers to, each with the model behind it, if it tells."""
+    return {str(entry["id"]): entry.get("root") and str(entry["root"]) for entry in body["data"]}
 
 
 def _caption(body: Any) -> Caption:
@@ -226,5 +252,8 @@ def _caption(body: Any) -> Caption:
     text, reason = choice["message"]["content"], choice["finish_reason"]
     if not isinstance(text, str | None) or not isinstance(reason, str):
         raise ValueError(f"content {text!r}, finish_reason {reason!r}")
+    # JSON can hold halves of letters, which no file can.
+    text = (text or "").encode("utf-8", "replace").decode().strip()
     count = (body.get("usage") or {}).get("completion_tokens")
-    return Caption((text or "").strip(), count if isinstance(count, int) else None, reason)
+    known = type(count) is int and 0 <= count < 2**31
+    return Caption(text, count if known else None, reason)

@@ -81,7 +81,10 @@ def read(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
     with readable(path, WHAT):
         schema = pq.read_schema(path)
         if not schema.equals(SCHEMA):
-            raise UserError(f"{path}: columns are {schema.names}; {WHAT} has {SCHEMA.names}")
+            raise UserError(
+                f"{path}: columns are {schema.names}; {WHAT} has {SCHEMA.names}. Remove it and run "
+                "again."
+            )
         # A dictionary keeps each text once, which pays only for texts that repeat.
         wanted = SCHEMA.names if columns is None else columns
         texts = [name for name in wanted if pa.types.is_string(SCHEMA.field(name).type)]
@@ -164,6 +167,7 @@ def _common_metadata(shards: Sequence[str | Path], captions_id: str) -> dict[str
     common: dict[str, Any] = {}
     for path in shards:
         metadata = check_identity(path, captions_id)
+        metadata.pop("shard", None)
         _count(path, counts, remaining)
         for name in _JOINED:
             joined[name].update(metadata.pop(name))

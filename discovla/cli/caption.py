@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from discovla.cli import _options
 from discovla.errors import UserError
+from discovla.storage.dates import check_dates
+
+if TYPE_CHECKING:
+    from discovla.captioning.engine import Captioner
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +70,19 @@ def add_parser(subparsers: Any) -> None:
         help="captions generated together at most (default: auto, as many as memory allows)",
     )
     parser.add_argument(
-        "--max-new-tokens", type=int, default=40, help="longest answer (default: %(default)s)"
+        "--max-new-tokens",
+        type=int,
+        default=40,
+        metavar="N",
+        help="tokens of the longest answer (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--words",
+        type=int,
+        default=32,
+        metavar="N",
+        help="CLIP's tokens of a text, both marks included; an answer that is cut off before it "
+        "has as many is asked for once more (default: %(default)s)",
     )
     _options.device(parser)
     _add_answers(parser)
@@ -91,7 +107,9 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _batch_size(text: str) -> int | None:
-    return None if text == "auto" else int(text)
+    if text == "auto" or text.isdecimal():
+        return None if text == "auto" else int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor auto")
 
 
 def _add_answers(parser: argparse.ArgumentParser) -> None:
@@ -104,8 +122,15 @@ def _add_answers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sample-seed", type=int, metavar="SEED", help="draw the words (default: greedy)"
     )
-    parser.add_argument("--temperature", type=float, default=1.0, help="with --sample-seed")
-    parser.add_argument("--top-p", type=float, default=1.0, metavar="P", help="with --sample-seed")
+    parser.add_argument(
+        "--temperature", type=float, help="flatter above 1; with --sample-seed (default: 1)"
+    )
+    parser.add_argument(
+        "--top-p",
+        type=float,
+        metavar="P",
+        help="share of the likeliest words that is drawn from; with --sample-seed (default: 1)",
+    )
 
 
 def _add_server(parser: argparse.ArgumentParser) -> None:
@@ -136,17 +161,21 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 def run_caption(args: argparse.Namespace) -> int:
     """Caption one shard, unless another process does."""
+    check_dates(args.frames, args.annotations)
     from discovla.captioning import table
+    from discovla.interruption import done
     from discovla.storage.lease import hold
 
     # Before the model is loaded: a process that waits needs no GPU.
     with hold(args.output) as lease:
         if not lease.made_meanwhile(lambda: table.check_identity(args.output, args.captions_id)):
             _caption(args)
+            done()
     return 0
 
 
 def _caption(args: argparse.Namespace) -> None:
+    _refuse_idle(args)
     if args.kind == "released":
         if args.released is None:
             raise UserError("--kind released needs --released JSON, the authors' file")
@@ -157,18 +186,54 @@ def _caption(args: argparse.Namespace) -> None:
         )
         return
     if args.engine == "server":
-        _ask_server(args)
-        return
-    if args.model is None:
+        if args.url is None:
+            raise UserError("--engine server needs --url, as http://localhost:8000/v1")
+    elif args.model is None:
         raise UserError(f"--kind {args.kind} needs --model, a folder or a Hugging Face id")
+    from discovla.captioning.run import caption_shard, check_inputs
+
+    # Before a model is loaded, which takes a minute.
+    check_inputs(args.frames, args.annotations, args.words)
+    caption_shard(
+        args.frames,
+        args.annotations,
+        args.kind,
+        _served(args) if args.engine == "server" else _loaded(args),
+        args.output,
+        captions_id=args.captions_id,
+        words=args.words,
+    )
+
+
+def _refuse_idle(args: argparse.Namespace) -> None:
+    """`UserError` for an option that would change nothing."""
+    draws = {
+        "--sample-seed": args.sample_seed is not None,
+        "--temperature": args.temperature is not None,
+        "--top-p": args.top_p is not None,
+    }
+    here = {"--grid": args.grid != "processor", "--revision": args.revision is not None, **draws}
+    there = {"--url": args.url is not None, "--api-key-env": args.api_key_env is not None}
+    idle, engine = there, "--engine transformers, the default"
+    if args.kind == "released":
+        idle, engine = {**here, **there}, "--kind released"
+    elif args.engine == "server":
+        idle, engine = here, "--engine server"
+    if names := [name for name, given in idle.items() if given]:
+        raise UserError(f"{', '.join(names)}: of no effect with {engine}; leave it out")
+    if args.sample_seed is None and any(draws.values()):
+        raise UserError("--temperature and --top-p need --sample-seed, the seed of the draws")
+
+
+def _loaded(args: argparse.Namespace) -> Captioner:
     from discovla.captioning.llava import LlavaNextCaptioner, Sampling
-    from discovla.captioning.run import caption_shard
 
     sampling = None
     if args.sample_seed is not None:
-        sampling = Sampling(args.sample_seed, args.temperature, args.top_p)
-
-    captioner = LlavaNextCaptioner(
+        given = {"temperature": args.temperature, "top_p": args.top_p}
+        known = {name: value for name, value in given.items() if value is not None}
+        sampling = Sampling(args.sample_seed, **known)
+    return LlavaNextCaptioner(
         args.model,
         revision=args.revision,
         dtype=args.dtype,
@@ -178,32 +243,17 @@ def _caption(args: argparse.Namespace) -> None:
         grid=args.grid,
         sampling=sampling,
     )
-    caption_shard(
-        args.frames,
-        args.annotations,
-        args.kind,
-        captioner,
-        args.output,
-        captions_id=args.captions_id,
-    )
 
 
-def _ask_server(args: argparse.Namespace) -> None:
-    if args.url is None:
-        raise UserError("--engine server needs --url, as http://localhost:8000/v1")
-    from discovla.captioning.run import caption_shard
+def _served(args: argparse.Namespace) -> Captioner:
     from discovla.captioning.server import ServerCaptioner
 
-    captioner = ServerCaptioner(
+    return ServerCaptioner(
         args.url,
         model=args.model,
         concurrency=args.concurrency,
         max_new_tokens=args.max_new_tokens,
         api_key_env=args.api_key_env,
-    )
-    caption_shard(
-        *(args.frames, args.annotations, args.kind, captioner, args.output),
-        captions_id=args.captions_id,
     )
 
 

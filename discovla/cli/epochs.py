@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from discovla.cli import _options
@@ -44,7 +45,22 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Encode and write."""
+    """Encode and write, unless another process does."""
+    from discovla.retrieval.epochs import LAST
+    from discovla.retrieval.stored import read_features
+    from discovla.storage.lease import hold
+
+    def read() -> None:
+        for split in args.splits:
+            read_features(Path(args.output) / f"{LAST}.{split}.safetensors")
+
+    with hold(args.output) as lease:
+        if not lease.made_meanwhile(read):
+            _encode(args)
+    return 0
+
+
+def _encode(args: argparse.Namespace) -> None:
     from discovla.retrieval.epochs import extract_epochs
 
     extract_epochs(
@@ -59,4 +75,3 @@ def run(args: argparse.Namespace) -> int:
         workers=args.workers,
         allow_missing=args.allow_missing,
     )
-    return 0

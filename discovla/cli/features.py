@@ -7,6 +7,7 @@ from typing import Any
 
 from discovla.cli import _options
 from discovla.errors import UserError
+from discovla.storage.dates import check_dates
 
 DESCRIPTION = """\
 Encode the captions and videos of a split, or the training captions (--split bank, for QB-Norm).
@@ -49,6 +50,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Encode and write."""
+    check_dates(args.config, args.adapter, args.annotations, args.frames)
     from discovla.storage.lease import hold
 
     with hold(args.output) as lease:

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from discovla.cli import _options
+from discovla.storage.dates import check_dates
 
 DESCRIPTION = """\
 Decode F frames of every clip of one shard into one Arrow file; training and captioning read
@@ -57,6 +58,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Decode and write one shard; exit 0 also if single videos fail."""
+    check_dates(args.annotations, args.clips)
     from discovla.data.store import FrameStore
     from discovla.storage.lease import hold
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from discovla.cli import _options
+from discovla.storage.dates import check_dates
 
 DESCRIPTION = """\
 Train what one run's method adds to CLIP, with one seed.
@@ -72,6 +73,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, or go on."""
+    check_dates(args.config, args.annotations, args.frames, args.captions)
+    from discovla.interruption import done
     from discovla.storage.lease import hold
     from discovla.training.checkpoint import read_run_config
     from discovla.training.loop import train
@@ -97,4 +100,5 @@ def run(args: argparse.Namespace) -> int:
             allow_missing=args.allow_missing,
             where=args.config,
         )
+        done()
     return 0

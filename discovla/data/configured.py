@@ -179,7 +179,7 @@ def _captions(
             kind=run.settings.captions,
             prompt=PROMPTS[run.settings.captions],
             captioner=run.settings.captioner,
-            answer=experiments.captioner(run.settings.captioner)["max_new_tokens"],
+            answer=experiments.longest_answer(run.settings),
             shape=_shape(shapes, run.settings.captioner),
             tables=_tables(need for need in shown if need[0].captions_id == captions_id),
         )

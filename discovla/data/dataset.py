@@ -6,6 +6,7 @@ the model normalises them on its device.
 
 from __future__ import annotations
 
+import signal
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -250,7 +251,13 @@ class EvalClips(Dataset[Batch]):
 
     def batches(self, size: int, workers: int = 0) -> DataLoader[Batch]:
         """Batches in order: video (B, F, 3, S, S) uint8 and video_mask (B, F) bool."""
-        return DataLoader(self, batch_size=size, num_workers=workers, collate_fn=collate)
+        return DataLoader(
+            self,
+            batch_size=size,
+            num_workers=workers,
+            collate_fn=collate,
+            worker_init_fn=leave_signals_to_parent,
+        )
 
 
 class EvalTexts(Dataset[Batch]):
@@ -276,6 +283,15 @@ class EvalTexts(Dataset[Batch]):
     def batches(self, size: int) -> DataLoader[Batch]:
         """Batches in order: text_ids (B, l) int64 and text_mask (B, l) bool, l <= L the longest."""
         return DataLoader(self, batch_size=size, collate_fn=collate)
+
+
+def leave_signals_to_parent(worker: int) -> None:
+    """Signals reach the whole process group; the parent decides when its loader processes end.
+
+    One that is killed first would make torch report a failure where a stop was asked for.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def collate(items: Sequence[Mapping[str, Tensor]]) -> Batch:

@@ -38,6 +38,9 @@ def near(folder: str | Path) -> Path | list[Path]:
         return folder
     shards = complete_shards(folder, ".arrow", "frames", rule="sample_frames")
     try:
+        Path(scratch).mkdir(
+            exist_ok=True
+        )  # on a node where it is new; the disk itself must be there
         copies = _place(Path(scratch), folder, shards)
         wanted = sum(
             shard.stat().st_size

@@ -17,6 +17,7 @@ from discovla.data.frame_file import SCHEMA, check_footer, wrong_rows
 from discovla.data.shards import complete_shards
 from discovla.data.tables import parse_metadata, readable
 from discovla.errors import UserError
+from discovla.storage.place import check_place
 
 WHAT = "a shard of frames"
 AGAIN = "Remove it and run again."
@@ -173,6 +174,7 @@ class FrameStore:
             raise UserError(
                 f"{path}: frames_id is {metadata['frames_id']}, expected {frames_id}. {AGAIN}"
             )
+        check_place(path, metadata)
         if metadata["shard"] != path.stem:
             raise UserError(f"{path}: it is shard {metadata['shard']} by its header. {AGAIN}")
         common = {k: v for k, v in metadata.items() if k not in _OWN}

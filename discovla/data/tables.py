@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from discovla.errors import UserError
 from discovla.storage.files import atomic_path
+from discovla.storage.place import check_place
 from discovla.storage.seal import KEY, OPEN, check_seal, seal
 
 METADATA_KEY = b"discovla"
@@ -61,13 +62,14 @@ def parquet_metadata(path: str | Path, what: str) -> dict[str, Any]:
     """The metadata of a file of `parquet_file`, the whole file held against its checksum.
 
     Raises:
-        UserError: the file is absent, damaged or not of this project.
+        UserError: the file is absent, damaged, not of this project or of another place.
     """
     with readable(path, what):
         sealed = check_seal(path)
         metadata = parse_metadata(pq.read_schema(path), path, what)
     if not sealed and metadata["schema"] > 1:
         raise UserError(f"{path}: damaged: {what} without its checksum. Remove it and run again.")
+    check_place(path, metadata)
     return metadata
 
 
@@ -92,7 +94,10 @@ def read_table(
     with readable(path, what):
         content = pq.read_table(path)
     if not content.schema.equals(schema):
-        raise UserError(f"{path}: columns are {content.schema.names}; {what} has {schema.names}")
+        raise UserError(
+            f"{path}: columns are {content.schema.names}; {what} has {schema.names}. Remove it and "
+            "run again."
+        )
     return content.to_pandas(), metadata
 
 

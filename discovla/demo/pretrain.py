@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from discovla.demo.clip_model import load_clip
-from discovla.demo.folders import replaced_folder
 from discovla.demo.llava_model import load_llava
 from discovla.demo.pretrain_clip import pretrain_clip
 from discovla.demo.pretrain_llava import measure_captions, pretrain_llava
@@ -17,6 +16,7 @@ from discovla.demo.quality import retrieval_recall, zero_shot_accuracy
 from discovla.demo.weights import CONTENTS, LOG, versions, write_readme
 from discovla.demo.world import SPLITS, decode_video, middle_frames, write_world
 from discovla.storage.files import write_json
+from discovla.storage.folders import replaced_folder
 
 FRAMES_PER_VIDEO = 8
 

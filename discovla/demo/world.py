@@ -24,10 +24,10 @@ import numpy as np
 from tqdm import tqdm
 
 from discovla.demo.captions import frame_description, video_caption
-from discovla.demo.folders import replaced_folder
 from discovla.demo.render import render_story
 from discovla.demo.scene import FPS, N_FRAMES, Story, draw_story
 from discovla.storage.files import write_json
+from discovla.storage.folders import replaced_folder
 
 SPLITS = {"train": 240, "val": 200, "test": 300}
 SEEDS = {"train": 111, "val": 112, "test": 113}

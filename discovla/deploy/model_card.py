@@ -107,8 +107,10 @@ def _origin(config: Mapping[str, Any], adapter: Mapping[str, str]) -> dict[str, 
 
 
 def _numbers(folder: Path) -> list[str]:
-    """A line per direction of each metrics file of the seed."""
-    found = [read_record(path) for path in sorted(folder.glob("metrics.*.json"))]
+    """A line per direction of each metrics file of the seed that is of the adapter's own step."""
+    files = [read_record(path) for path in sorted(folder.glob("metrics.*.json"))]
+    # Numbers of a checkpoint chosen after the training are not those of what is exported.
+    found = [metrics for metrics in files if metrics["selection"]["rule"] in ("last", None)]
     if not found:
         return ["None were measured where this was exported."]
     lines = [
@@ -128,4 +130,6 @@ def _numbers(folder: Path) -> list[str]:
             f"{len(metrics['excluded'])} clips left out, code {commit[:12]}, "
             f"{metrics['started']}"
         )
+        if metrics["post"]["transductive"]:
+            notes.append(f"- {post} uses all test queries together: not comparable with the others")
     return [*lines, "", *notes]

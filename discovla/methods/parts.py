@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from discovla.models.fused import fused_attention
 from discovla.models.hooks import State
 
 
@@ -77,7 +78,7 @@ class Block(nn.Module):
             for t in self.qkv(self.ln_1(x)).chunk(3, -1)
         )
         seen = None if hidden is None else ~hidden[:, None, None]
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=causal)
+        y = fused_attention(q, k, v, seen, causal)
         x = x + self.out(y.transpose(1, 2).flatten(2))
         return x + self.proj(quick_gelu(self.fc(self.ln_2(x))))
 

@@ -140,7 +140,8 @@ def displace(x: Tensor, chosen: Tensor, offsets: Tensor, frames: int) -> Tensor:
     place = torch.stack(
         [frame.expand_as(chosen), (chosen - 1) // side, (chosen - 1) % side], dim=-1
     )
-    ends = torch.tensor([frames - 1, side - 1, side - 1], device=x.device)
+    # From pageable memory, but nothing waits for what the device still has to do.
+    ends = torch.tensor([frames - 1, side - 1, side - 1]).to(x.device, non_blocking=True)
     at = (place + offsets) / ends.clamp(min=1) * 2 - 1  # -1 is the first, 1 the last
     at = at.flip(-1).unflatten(0, (-1, frames))  # grid_sample wants x, y, t
     found = F.grid_sample(

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
+from discovla.models.fused import fused_attention
+
 _GELU_SLOPE = 1.702
 _MIN_FLOPS = 2**21
 """Below this a matrix product is over before another kernel is prepared for it."""
@@ -137,7 +139,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, causal: bool
     as long) and for narrow heads. Logits and softmax are float32 either way.
     """
     if q.device.type != "cpu" or (q.dtype == torch.float32 and q.shape[-1] >= _SHORT_HEAD):
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=causal)
+        return fused_attention(q, k, v, bias, causal)
     with torch.autocast("cpu", enabled=False):
         logits = (q.float() * q.shape[-1] ** -0.5) @ k.float().transpose(-2, -1)
         if causal:

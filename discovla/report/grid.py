@@ -13,6 +13,17 @@ from discovla.experiments import Experiments
 from discovla.retrieval.evaluate import evaluate_features
 from discovla.storage.files import atomic_write
 
+COLUMNS = [
+    "method",
+    "setting",
+    "t2v_R@sum",
+    "v2t_R@sum",
+    "mean_R@sum",
+    "n_seeds",
+    "split",
+    "run_id",
+]
+
 
 def build_grid(
     experiments: Experiments, dataset: str, method: str, results: Path = Path("results")
@@ -35,7 +46,9 @@ def build_grid(
         line |= {f"{d}_R@sum": value for d, value in sums.items()}
         line |= {"mean_R@sum": statistics.fmean(sums.values()), "n_seeds": len(found)}
         lines.append({**line, "split": "val", "run_id": row.row})
-    return pd.DataFrame(lines).sort_values("mean_R@sum", ascending=False, kind="stable")
+    return pd.DataFrame(lines, columns=COLUMNS).sort_values(
+        "mean_R@sum", ascending=False, kind="stable"
+    )
 
 
 def _mean(found: Sequence[Mapping[str, Any]], direction: str) -> float:

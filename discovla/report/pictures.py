@@ -78,8 +78,22 @@ def drawing(path: str | Path, size: tuple[float, float], dpi: int = 120) -> Iter
         figure = plt.figure(figsize=size, layout="constrained")
         try:
             yield figure
+            _settle(figure)
             metadata = {"Date": None} if Path(path).suffix == ".svg" else {"Software": None}
             with atomic_path(path) as temporary:
                 figure.savefig(temporary, metadata=metadata, dpi=dpi)
         finally:
             plt.close(figure)
+
+
+def _settle(figure: Any) -> None:
+    """Lay the figure out once and round where its axes lie.
+
+    The solver of the constrained layout goes through its variables by their addresses, so the last
+    digits of a position differ between runs, and with them the names that an SVG gives to clips.
+    """
+    if figure.axes:
+        figure.get_layout_engine().execute(figure)
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        axes.set_position([round(number, 6) for number in axes.get_position().bounds])

@@ -14,6 +14,8 @@ from discovla.data.annotations.base import read_annotations
 from discovla.errors import UserError
 from discovla.experiments import Experiments, Row
 from discovla.report.pictures import AWAY, NEARER, UNCHANGED, drawing, plain
+from discovla.report.selection import chosen_features
+from discovla.report.tables import POST, caveats
 from discovla.retrieval.metrics import CUTS
 from discovla.retrieval.ranked import Ranking, rank_queries
 from discovla.storage.files import atomic_write
@@ -24,6 +26,8 @@ COLUMNS = [
 ]
 _LISTED = 6
 """Queries that are written out below the picture, of each kind."""
+_NOTE = 0.14
+"""Inches of a line of notes."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class RankChanges:
     seeds: tuple[int, int]
     """How many seeds each row has."""
     frame: pd.DataFrame
+    notes: tuple[str, ...] = ()
+    """What must be known of either row, such as a checkpoint chosen on the test set."""
 
     def crossings(self) -> dict[int, tuple[int, int]]:
         """Per K of R@K, how many queries entered the first K places, and how many left them."""
@@ -119,8 +125,18 @@ def build_rank_changes(
     frame = frame.sort_values("places_gained", ascending=False, kind="stable")[COLUMNS]
     seeds = (len(found[0]), len(found[1]))
     return RankChanges(
-        table, dataset, rows[0].label, rows[1].label, seeds, frame.reset_index(drop=True)
+        table,
+        dataset,
+        rows[0].label,
+        rows[1].label,
+        seeds,
+        frame.reset_index(drop=True),
+        tuple(f"{row.label}: {note}" for row in rows for note in _notes(row)),
     )
+
+
+def _notes(row: Row) -> list[str]:
+    return [*caveats(row), *([POST[row.post]] if row.post in POST else [])]
 
 
 def _rankings(experiments: Experiments, row: Row, results: Path) -> list[Ranking]:
@@ -134,7 +150,9 @@ def _rankings(experiments: Experiments, row: Row, results: Path) -> list[Ranking
     parameters: Mapping[str, Any] = experiments.defaults["post"].get(row.post, {})
     return [
         rank_queries(
-            folder / "features.test.safetensors",
+            folder / "features.test.safetensors"
+            if row.selection == "last"
+            else chosen_features(folder, row.selection),
             folder / "features.bank.safetensors" if row.post == "qbnorm" else None,
             post=row.post,  # type: ignore[arg-type]
             **parameters,
@@ -153,8 +171,9 @@ def write_rank_changes(changes: RankChanges, csv: str | Path, pictures: Sequence
 
 def draw(changes: RankChanges, path: str | Path) -> None:
     """Ranks against ranks, how many queries crossed each cut, and those that moved most."""
-    with drawing(path, (9.6, 7.4), dpi=200) as figure:
-        upper, lower = figure.subfigures(2, 1, height_ratios=[3, 2])
+    heights = [4.44, 2.96, *([0.1 + _NOTE * len(changes.notes)] if changes.notes else [])]
+    with drawing(path, (9.6, sum(heights)), dpi=200) as figure:
+        upper, lower, *below = figure.subfigures(len(heights), 1, height_ratios=heights)
         scatter, bars = upper.subplots(1, 2, width_ratios=[1.15, 1])
         _scatter(scatter, changes)
         _bars(bars, changes)
@@ -167,6 +186,9 @@ def draw(changes: RankChanges, path: str | Path) -> None:
         lost = changes.frame[changes.frame["places_gained"] < 0].tail(_LISTED)[::-1]
         _list(left, gained, "▲ came nearer the top by most places", NEARER)
         _list(right, lost, "▼ moved away by most places", AWAY)
+        for part in below:
+            notes = "\n".join(plain(note, 150, 1) for note in changes.notes)
+            part.text(0.02, 1, notes, va="top", ha="left", fontsize=7, color="0.25")
 
 
 def _scatter(panel: Any, changes: RankChanges) -> None:

@@ -18,6 +18,8 @@ from discovla.storage.files import atomic_write
 
 METRICS = ("R@1", "R@5", "R@10", "R@sum", "MnR")
 MEASURE = "t2v_R@sum"
+_OF_ONE = ("run_id", "seed", "data_id", "train_data_id")
+"""What all checkpoints of a training have in common."""
 SPLIT_OF = {"val_best": "val", "test_best": "test"}
 COLUMNS = [
     *("checkpoint", "step"),
@@ -33,19 +35,11 @@ def build_selection(folder: str | Path) -> pd.DataFrame:
         folder: of `discovla epochs`.
 
     Raises:
-        UserError: no features of the last step, or a checkpoint that lacks a split.
+        UserError: no features of the last step, a checkpoint that lacks a split, or features of
+            another training or other data than those of the last step.
     """
-    files: dict[str, dict[str, Path]] = {}
-    for path in Path(folder).glob("*.safetensors"):
-        name, _, split = path.stem.rpartition(".")
-        files.setdefault(name, {})[split] = path
-    if "last" not in files:
-        raise UserError(f"{folder}: no features of the last step; run 'discovla epochs' again")
     lines = []
-    for name, splits in files.items():
-        if splits.keys() != files["last"].keys():
-            raise UserError(f"{folder}: {name} lacks a split; run 'discovla epochs' again")
-        found = {split: evaluate_features(path) for split, path in splits.items()}
+    for name, found in _measured(Path(folder)).items():
         line: dict[str, Any] = {"checkpoint": name, "step": found["test"]["selection"]["step"]}
         for split, metrics in found.items():
             line |= {f"{split}_{d}_{m}": metrics[d][m] for d in ("t2v", "v2t") for m in METRICS}
@@ -57,6 +51,29 @@ def build_selection(folder: str | Path) -> pd.DataFrame:
         " ".join(rule for rule, row in chosen.items() if row == i) or None for i in frame.index
     ]
     return frame
+
+
+def _measured(folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """The metrics of every checkpoint on every split."""
+    files: dict[str, dict[str, Path]] = {}
+    for path in folder.glob("*.safetensors"):
+        name, _, split = path.stem.rpartition(".")
+        files.setdefault(name, {})[split] = path
+    again = f"remove the folder {folder} and run 'discovla epochs' again"
+    if "last" not in files:
+        raise UserError(f"{folder}: no features of the last step; {again}")
+    for name, splits in files.items():
+        if splits.keys() != files["last"].keys():
+            raise UserError(f"{folder}: {name} lacks a split; {again}")
+    found = {n: {s: evaluate_features(p) for s, p in splits.items()} for n, splits in files.items()}
+    for name, splits in files.items():
+        for split, path in splits.items():
+            if any(found[name][split][key] != found["last"][split][key] for key in _OF_ONE):
+                raise UserError(
+                    f"{path}: of another training or other data than {files['last'][split]}; "
+                    f"{again}"
+                )
+    return found
 
 
 def _choose(frame: pd.DataFrame, rule: str) -> int | None:
@@ -74,6 +91,12 @@ def chosen_checkpoint(path: str | Path, rule: str) -> str:
     if len(lines) != 1:
         raise UserError(f"{path}: no checkpoint for {rule}; a val split is needed for val_best")
     return str(lines["checkpoint"].iloc[0])
+
+
+def chosen_features(folder: str | Path, rule: str) -> Path:
+    """Test features of the checkpoint that a rule chooses for a seed's folder (…/seed{s})."""
+    name = chosen_checkpoint(Path(folder) / "selection.csv", rule)
+    return Path(folder) / "epochs" / f"{name}.test.safetensors"
 
 
 def tell(frame: pd.DataFrame) -> str:

@@ -15,7 +15,17 @@ from discovla.experiments import Experiments, Row
 from discovla.storage.files import atomic_write, read_record
 
 RECONSTRUCTION = "reconstruction"
-TEST_BEST = "Checkpoint chosen on the test set itself: an upper bound, not a result."
+TEST_BEST = "test_best: checkpoint chosen on the test set itself, an upper bound and no result."
+FAST = {
+    ("dtype", "bf16"): "Trained in bfloat16 (dtype: bf16), not in float32.",
+    ("augment_on", "device"): "Inputs made on the device (augment_on: device), near Pillow's.",
+}
+"""What is said of a row whose setting has that value, wherever it was set."""
+POST = {
+    "dsl": "DSL uses all test queries together (transductive): not comparable with plain numbers.",
+    "qbnorm": "QB-Norm re-scores with a bank of training captions; it uses no other test queries "
+    "(not transductive).",
+}
 NAMES = {"t2v": "Text-to-video", "v2t": "Video-to-text"}
 DIRECTIONS = tuple(NAMES)
 METRICS = ("R@1", "R@5", "R@10", "R@sum", "MnR")
@@ -87,7 +97,6 @@ def _identity(row: Row, measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]
         for key, split in (("excluded", "test"), ("train_excluded", "training"))
         if first[key]
     ]
-    chosen = [TEST_BEST] if row.selection == "test_best" else []
     return {
         "method": settings.method,
         "recipe": row.recipe,
@@ -106,8 +115,17 @@ def _identity(row: Row, measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]
         "train_data_id": _single("train_data_id", row, measured),
         "run_id": row.run.run_id,
         "commit": " ".join(sorted({_version(found["code"]) for found in measured})),
-        "footnote": " ".join([*row.footnotes, *chosen, *left_out]) or None,
+        "footnote": " ".join([*row.footnotes, *caveats(row), *left_out]) or None,
     }
+
+
+def caveats(row: Row) -> list[str]:
+    """What must stand beside a row's numbers wherever they are shown."""
+    found = [TEST_BEST] if row.selection == "test_best" else []
+    if row.run is not None and row.run.trains:
+        settings = row.run.settings
+        found += [text for (name, value), text in FAST.items() if getattr(settings, name) == value]
+    return found
 
 
 def _provenance(row: Row) -> str:
@@ -206,10 +224,7 @@ def notes(frame: pd.DataFrame) -> tuple[str, ...]:
     commits = sorted({commit for text in frame["commit"].dropna() for commit in text.split()})
     if len(commits) > 1:
         found.append(f"Rows were made by different versions of the code: {', '.join(commits)}.")
-    if (frame["post"] == "dsl").any():
-        found.append(
-            "DSL uses all test queries together (transductive): not comparable with plain numbers."
-        )
+    found += [text for post, text in POST.items() if (frame["post"] == post).any()]
     if (frame["provenance"] == RECONSTRUCTION).any():
         labels = ", ".join(frame.loc[frame["provenance"] == RECONSTRUCTION, "label"].unique())
         found.append(f"{labels}: our reconstruction; what is published does not fix the method.")
@@ -291,7 +306,7 @@ def to_markdown(table: Table) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """The short form as a booktabs table, its metrics grouped by direction; notes as comments."""
+    """The short form as a booktabs table, its metrics grouped by direction, notes below it."""
     pairs = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {
         "\\": r"\textbackslash{}",
         "~": r"\textasciitilde{}",
@@ -327,7 +342,10 @@ def to_latex(table: Table) -> str:
             *body[1:],
             r"\bottomrule",
             r"\end{tabular}",
-            *(f"% {' '.join(note.split())}" for note in [*table.notes, *_footnotes(table)]),
+            *(
+                rf"\par{{\footnotesize {_escape(' '.join(note.split()), pairs)}}}"
+                for note in [*table.notes, *(f"* {note}" for note in _footnotes(table))]
+            ),
             "",
         ]
     )

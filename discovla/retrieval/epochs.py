@@ -9,10 +9,13 @@ from typing import Any
 
 from discovla.errors import UserError
 from discovla.retrieval.features import extract_features
+from discovla.storage.folders import replaced_folder
 from discovla.training.checkpoint import read_adapter
 from discovla.training.trainer import ADAPTER_NAME, CHECKPOINTS
 
 LAST = "last"
+CONTENTS = ("*.safetensors", "*.parquet")
+"""Files of a folder of `extract_epochs`."""
 
 
 def checkpoints(folder: str | Path) -> Iterator[tuple[str, Path]]:
@@ -56,18 +59,19 @@ def extract_epochs(
         splits: some of `test` and `val`.
         annotations: the canonical annotations.
         frames_dir: folder of the frame store.
-        output: the folder to write to.
+        output: the folder to write; it appears when all of its files are there.
         options: of `extract_features`.
 
     Returns:
         The names of the checkpoints.
     """
     names = []
-    for name, adapter in checkpoints(folder):
-        for split in splits:
-            target = Path(output) / f"{name}.{split}.safetensors"
-            extract_features(
-                config_path, adapter, split, annotations, frames_dir, target, **options
-            )
-        names.append(name)
+    with replaced_folder(output, CONTENTS) as fresh:
+        for name, adapter in checkpoints(folder):
+            for split in splits:
+                target = fresh / f"{name}.{split}.safetensors"
+                extract_features(
+                    config_path, adapter, split, annotations, frames_dir, target, **options
+                )
+            names.append(name)
     return names

@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from discovla.errors import UserError
 from discovla.storage.owners import Process, this_process
+from discovla.storage.place import check_place
 
 _CHECKSUM, _SHA = "checksum", "sha256:"
 _TEMPORARY = re.compile(r"\..+\.tmp-(\w+)-(\d+)-(\d+)\.[^.]+(?:\.[^.]*)?")
@@ -164,19 +165,19 @@ def read_record(path: str | Path) -> Any:
     """What `write_record` wrote, or any other JSON (of an earlier version, or made by hand).
 
     Raises:
-        UserError: the file is absent or damaged, or was edited.
+        UserError: the file is absent or damaged, was edited, or is of another place.
     """
     value = read_json(path)
     if not isinstance(value, dict):
         return value
     written = value.pop(_CHECKSUM, None)
-    if written is None and not any(str(v).startswith(_SHA) for v in value.values()):
-        return value
-    if _json_hash(value) != written:
+    expected = written is not None or any(str(v).startswith(_SHA) for v in value.values())
+    if expected and _json_hash(value) != written:
         raise UserError(
             f"{path}: its content is not what was written: damaged, or edited by hand. Remove it "
             f"and run again (or, if you mean what it says, remove its key {_CHECKSUM!r})."
         )
+    check_place(path, value)
     return value
 
 

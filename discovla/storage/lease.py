@@ -17,13 +17,13 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
 from discovla.errors import UserError
-from discovla.storage.files import writing
+from discovla.storage.files import temporary_prefix, writing
 from discovla.storage.owners import Process, this_process
 
 log = logging.getLogger(__name__)
@@ -32,8 +32,9 @@ BEAT = 10.0
 """Seconds between two changes of the file by its owner."""
 PATIENCE = 180.0
 """Seconds without a change after which an owner on another machine is taken to have ended."""
-SETTLING = 0.5
-"""Seconds after which one of several processes that take over at the same time is left."""
+SETTLING, SETTLING_AFAR = 0.5, 5.0
+"""Seconds after which one of several processes that take over at the same time is left: from an
+owner on this machine, and from one on another, where the disk between them may be slow."""
 POLL = 1.0
 """Seconds between two looks of a waiting process."""
 REMIND = 30.0
@@ -103,6 +104,7 @@ class Lease:
     def acquire(self) -> bool:
         """Try once; whether the lease is held now. Says now and then for whom it waits."""
         content = self._read()
+        self._owner = Owner.me()
         if content is None:
             held = self._create()
         else:
@@ -125,8 +127,10 @@ class Lease:
         self._stop.set()
         self._beats.join()
         self._beats = None
-        if self._is_mine():
-            self.path.unlink(missing_ok=True)
+        # The work is done: a disk that does not answer now leaves a lease behind, and no error.
+        with contextlib.suppress(OSError):
+            if self._is_mine():
+                self.path.unlink(missing_ok=True)
         if self._made_folder:
             with contextlib.suppress(OSError):  # what was written there stays
                 self.path.parent.rmdir()
@@ -160,7 +164,8 @@ class Lease:
     @contextlib.contextmanager
     def _written(self) -> Iterator[Path]:
         """The file as this process writes it, under a name of its own."""
-        own = self.path.with_name(f".{self.path.name}.{self._owner.token}")
+        # Named as other temporary files are, so that what a killed process leaves is removed.
+        own = self.path.with_name(f"{temporary_prefix(self.path.name)}{self._owner.token}")
         with writing(self.path):
             own.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -205,7 +210,8 @@ class Lease:
             if self._read() != content:
                 return False
             own.replace(self.path)
-        time.sleep(SETTLING)
+        near = owner is not None and owner.process.has_ended()
+        time.sleep(SETTLING if near else SETTLING_AFAR)
         if not self._is_mine():
             return False
         log.warning("%s: taken over from %s: %s", self.output, owner or "nobody known", reason)
@@ -226,11 +232,15 @@ class Lease:
         beat = 0
         while not self._stop.wait(BEAT):
             beat += 1
-            # A shared disk that does not answer for a moment is not a lease lost.
-            with contextlib.suppress(OSError):
-                if self._read() is None and self._create():
-                    continue
-                if not self._is_mine():
+            # A shared disk that does not answer for a moment, or is full, is not a lease lost.
+            with contextlib.suppress(OSError, UserError):
+                if (content := self._read()) is None:
+                    if self._create():
+                        continue
+                    content = self._read() or b""
+                owner = Owner.parse(content)
+                # What names nobody is this process's own, damaged.
+                if owner is not None and owner.token != self._owner.token:
                     self._give_way()
                 with self.path.open("rb+") as file:
                     file.write(self._owner.content(beat))
@@ -282,3 +292,46 @@ def hold(
         yield lease
     finally:
         lease.release()
+
+
+@dataclass(frozen=True)
+class Found:
+    """A lease file as `survey` finds it."""
+
+    path: Path
+    owner: Owner | None
+    """None if the file is damaged."""
+    state: str
+    """`at work` or `ended` (seen on this machine), `signs of life` or `silent` (while watched)."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody seems to work under it any more."""
+        return self.state in ("ended", "silent")
+
+
+def survey(folders: Iterable[str | Path], watch: float = 2.5 * BEAT) -> list[Found]:
+    """All leases below some folders, and whether their owners are at work.
+
+    Args:
+        folders: where to look.
+        watch: seconds for which leases of other machines are watched, if there are any.
+    """
+    before: dict[Path, bytes] = {}
+    for folder in folders:
+        for path in sorted(Path(folder).rglob("*.lease")):
+            with contextlib.suppress(OSError):  # given back meanwhile
+                before[path] = path.read_bytes()
+    owners = {path: Owner.parse(content) for path, content in before.items()}
+    if any(owner is None or not owner.process.is_of_here for owner in owners.values()):
+        time.sleep(watch)
+    found = []
+    for path, owner in owners.items():
+        with contextlib.suppress(OSError):
+            now = path.read_bytes()
+            if owner is not None and owner.process.is_of_here:
+                state = "ended" if owner.process.has_ended() else "at work"
+            else:
+                state = "silent" if now == before[path] else "signs of life"
+            found.append(Found(path, owner, state))
+    return found

@@ -20,9 +20,14 @@ class Process:
     started: int
     """Ticks between the start of the machine and that of the process: no clock can change it."""
 
+    @property
+    def is_of_here(self) -> bool:
+        """Whether this machine (or container) is its own, and can tell whether it runs."""
+        return bool(self.machine) and self.machine == _machine()
+
     def has_ended(self) -> bool:
         """Whether it is known that this process runs no more."""
-        if not self.machine or self.machine != _machine():
+        if not self.is_of_here:
             return False
         started = _start_of(self.pid)
         return _is_gone(self.pid) if started is None else started != self.started

@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from discovla.errors import UserError
 from discovla.storage.files import atomic_path
+from discovla.storage.place import check_place
 from discovla.storage.seal import KEY, OPEN, check_seal, seal
 
 VERSION = "2"
@@ -43,7 +44,7 @@ def read_tensors(
         only: names of the tensors to read, where they are there; None for all.
 
     Raises:
-        UserError: the file is absent, damaged or of another version.
+        UserError: the file is absent, damaged, of another version or of another place.
     """
     path = Path(path)
     try:
@@ -64,4 +65,5 @@ def read_tensors(
     if version != "1" and not sealed:
         raise UserError(f"{path}: damaged: it has lost its checksum. {advice}")
     metadata.pop(KEY, None)
+    check_place(path, metadata, advice)
     return tensors, metadata

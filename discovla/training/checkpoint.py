@@ -179,7 +179,7 @@ def read_adapter(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         UserError: no such file, a damaged one, or one without a key of `adapter_metadata`.
     """
     state, metadata = read_tensors(path, "Remove it and run again: this run is trained anew.")
-    for key in ("schema", "run_id", "seed", "step", "selection", "data_id"):
+    for key in ("schema", "run_id", "method", "seed", "step", "selection", "data_id"):
         if key not in metadata:
             raise UserError(f"{path}: no {key!r} in its metadata; 'discovla train' writes adapters")
     return state, metadata

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from discovla.storage.files import read_json, write_json
+from discovla.storage.files import read_record, write_record
 from discovla.training.processes import World
 from discovla.training.state import Identity
 
@@ -62,7 +62,7 @@ class Meter:
         """Take over what the sessions up to `step` have cost, as far as it was written."""
         if step == 0 or not self._path.exists():
             return
-        found = read_json(self._path)
+        found = read_record(self._path)
         if {k: found.get(k) for k in self._identity.to_dict()} == self._identity.to_dict():
             costs = (found[k] for k in ("wall_seconds", "gpu_seconds", "energy_joules", "sessions"))
             self._before = Cost(*costs)
@@ -83,7 +83,7 @@ class Meter:
             sessions=before.sessions + 1,
         )
         if self._world.leads:
-            write_json(self._path, self._content(cost, step))
+            write_record(self._path, self._content(cost, step))
         return cost
 
     def _content(self, cost: Cost, step: int) -> dict[str, Any]:

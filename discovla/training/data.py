@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from discovla.captioning.table import CaptionTable
 from discovla.captioning.tokens import CaptionTokens
 from discovla.data.annotations.base import of_split, read_annotations, read_metadata
 from discovla.data.augment_device import to_pictures
-from discovla.data.dataset import RetrievalDataset, Tokenize, collate
+from discovla.data.dataset import RetrievalDataset, Tokenize, collate, leave_signals_to_parent
 from discovla.data.sampler import EpochSampler, Key
 from discovla.data.scratch import near
 from discovla.data.store import FrameStore
@@ -165,7 +164,7 @@ class LoaderBatches:
             num_workers=workers,
             collate_fn=collate,
             pin_memory=pin,
-            worker_init_fn=_leave_signals_to_parent,
+            worker_init_fn=leave_signals_to_parent,
             prefetch_factor=2 if workers else None,
             persistent_workers=workers > 0,
         )
@@ -182,9 +181,3 @@ class LoaderBatches:
     def clip_ids(self, video_index: Tensor) -> list[str]:
         """Ids of the clips that a batch names by `video_index`, in its order."""
         return [self._clips[number] for number in video_index.tolist()]
-
-
-def _leave_signals_to_parent(worker: int) -> None:
-    """Signals reach the whole process group; the parent still wants its batch, then stops."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)

@@ -17,7 +17,7 @@ from discovla.training.device import reproducible
 from discovla.training.gradients import check_micro_batch
 from discovla.training.optim import check_optimisation
 from discovla.training.processes import ALONE, World
-from discovla.training.state import Identity
+from discovla.training.state import STATE_FOLDER, Identity, remove_state
 from discovla.training.trainer import ADAPTER_NAME, Plan, Trainer
 
 LOG = logging.getLogger(__name__)
@@ -92,6 +92,8 @@ def train(
     world.check_equal("training and adapter", f"{identity}, {'done' if done else 'to be done'}")
     if done:
         LOG.info("%s is there already; nothing to train", adapter)
+        if world.leads:
+            remove_state(folder / STATE_FOLDER)  # of one that was killed just before that
         return adapter
     plan = Plan.of(len(dataset), run.settings)
     target = next(iter(parameters.values())).device

@@ -7,19 +7,23 @@ random state is among it: order, augmentation and every draw follow from the see
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from discovla.errors import UserError
+from discovla.provenance import code_version
 from discovla.storage.tensors import read_tensors, save_tensors
 from discovla.training.progress import Row
 
-STATE_NAME = "state.safetensors"
+LOG = logging.getLogger(__name__)
+STATE_FOLDER, STATE_NAME = "state", "state.safetensors"
 _MODEL = "model"
 _COUNTER = "step"
 _CURVE = "curve"
@@ -55,6 +59,7 @@ def save_state(
         for kind, tensor in parts.items():
             tensors[f"{kind}/{name}"] = tensor.detach().cpu().contiguous()
     metadata = {**identity.to_dict(), "step": str(step), "columns": json.dumps(columns)}
+    metadata["versions"] = json.dumps(code_version())
     save_tensors(folder / STATE_NAME, tensors, metadata)
 
 
@@ -65,6 +70,9 @@ def load_state(
     optimiser: torch.optim.Optimizer,
 ) -> tuple[int, list[Row]]:
     """Put back what `save_state` wrote; return the steps done and the curve, none if no state.
+
+    How many processes wrote it, and in what micro-batches, does not matter. Other code than that
+    which began is told: the result is of both.
 
     Raises:
         UserError: the state is damaged, or belongs to another run, seed or data.
@@ -83,15 +91,46 @@ def load_state(
     if _CURVE not in tensors:
         raise UserError(f"{path}: written by an earlier version, without the curve. {advice}")
     curve, columns = tensors.pop(_CURVE).tolist(), json.loads(metadata["columns"])
-    found = {key.partition("/")[2] for key in tensors}
-    if found != parameters.keys():
-        odd = sorted(found ^ parameters.keys())
-        raise UserError(f"{path}: trained tensors differ, such as {odd[0]!r}. {advice}")
+    shapes = {
+        key.removeprefix(f"{_MODEL}/"): tensor.shape
+        for key, tensor in tensors.items()
+        if key.startswith(f"{_MODEL}/")
+    }
+    own_shapes = {name: parameter.shape for name, parameter in parameters.items()}
+    if odd := sorted(
+        name
+        for name in shapes.keys() | own_shapes.keys()
+        if shapes.get(name) != own_shapes.get(name)
+    ):
+        raise UserError(
+            f"{path}: {len(odd)} trained tensors are missing, unknown or of another shape, such as "
+            f"{odd[0]!r}: other code began this training. {advice}"
+        )
+    _tell_other_code(path, metadata)
     with torch.no_grad():
         for key, tensor in tensors.items():
             kind, _, name = key.partition("/")
             _put_back(kind, tensor, parameters[name], optimiser)
     return int(metadata["step"]), [dict(zip(columns, row, strict=True)) for row in curve]
+
+
+def _tell_other_code(path: Path, metadata: Mapping[str, str]) -> None:
+    """Warn if code or libraries are not those that the training was begun with."""
+    began, now = json.loads(metadata.get("versions", "{}")), code_version()
+    if differing := [k for k in ("package_sha", "versions") if began and began[k] != now[k]]:
+        LOG.warning(
+            "%s: begun with other %s (%s; now %s); the result will be of both. For one version "
+            "alone remove the folder %s first.",
+            path,
+            " and ".join("code" if k == "package_sha" else "libraries" for k in differing),
+            *(_named(version) for version in (began, now)),
+            path.parent,
+        )
+
+
+def _named(version: Mapping[str, Any]) -> str:
+    code = version["commit"] or version["package_sha"]
+    return f"{code[:12]}{'+' if version['dirty'] else ''}, torch {version['versions']['torch']}"
 
 
 def _put_back(

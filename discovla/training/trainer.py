@@ -24,7 +24,13 @@ from discovla.training.gradients import backward, check_micro_batch
 from discovla.training.optim import Schedule, clip_gradients, optimiser_of, set_learning_rate
 from discovla.training.processes import ALONE, World
 from discovla.training.progress import Curve, Progress, Row
-from discovla.training.state import Identity, load_state, remove_state, save_state
+from discovla.training.state import (
+    STATE_FOLDER,
+    Identity,
+    load_state,
+    remove_state,
+    save_state,
+)
 
 LOG = logging.getLogger(__name__)
 ADAPTER_NAME = "adapter.safetensors"
@@ -128,7 +134,7 @@ class Trainer:
 
     @property
     def _state_folder(self) -> Path:
-        return self.folder / "state"
+        return self.folder / STATE_FOLDER
 
     def fit(self) -> None:
         """Train from the beginning, or from the saved state, to the end.
@@ -152,15 +158,16 @@ class Trainer:
         )
         self._read_at = time.monotonic()
         self.retriever.train()
-        try:
-            with StopRequest() as stop:
+        with StopRequest() as stop:
+            try:
                 self._run(step, progress, stop)
-        finally:
-            progress.close()
-            self.retriever.eval()
-        self._save_adapter(self.folder / ADAPTER_NAME, self.plan.total_steps, "last")
-        if self.world.leads:
-            remove_state(self._state_folder)
+            finally:
+                progress.close()
+                self.retriever.eval()
+            # A stop that is asked for now comes too late: the training is done in a moment.
+            self._save_adapter(self.folder / ADAPTER_NAME, self.plan.total_steps, "last")
+            if self.world.leads:
+                remove_state(self._state_folder)
 
     @property
     def _what(self) -> str:

@@ -8,7 +8,10 @@ import pytest
 
 from benchmarks.eval import (
     by_counting,
+    by_definition,
     by_sorting,
+    check,
+    evaluate,
     features,
     in_tiles,
     released_metric,
@@ -16,7 +19,7 @@ from benchmarks.eval import (
     write_features,
 )
 from discovla.errors import UserError
-from discovla.retrieval.evaluate import evaluate_features
+from discovla.retrieval.evaluate import PARAMETERS
 
 
 def test_all_ways_agree_and_differences_are_seen() -> None:
@@ -38,8 +41,15 @@ def test_a_folder_without_the_released_code_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_file_of_the_large_set_is_one_that_the_product_reads(tmp_path: Path) -> None:
-    path = tmp_path / "features.safetensors"
-    write_features(str(path), 300)
+    write_features(tmp_path, 300)
     text, video = features(300)
-    found = evaluate_features(path)
+    found = evaluate(tmp_path, "none")
     assert {d: found[d] for d in ("t2v", "v2t")} == in_tiles(text, video)
+
+
+def test_post_processing_follows_its_definition_and_does_something() -> None:
+    check(tuple(PARAMETERS), 300)
+    text, video = features(300)
+    bank, _ = features(300, seed=1)
+    found = [by_definition(text, video, bank, post) for post in PARAMETERS]
+    assert len({metrics["R@1"] for metrics in found}) == len(PARAMETERS)

@@ -17,7 +17,7 @@ from pathlib import Path
 import yaml
 
 from discovla.demo.world import write_world
-from discovla.storage.files import sha256_file
+from discovla.storage.files import content_hash, read_json, sha256_file
 from discovla.storage.lease import Owner
 from tests.workflow.run import command, edit, environment, workspace
 
@@ -36,6 +36,8 @@ TABLES = [f"results/demo/small.{suffix}" for suffix in ("csv", "md", "tex")]
 WORLD = Path("resources/demo/world")
 PATIENCE = 1200
 DISK = "512m"
+TIMES = ("started", "seconds", "checksum")
+"""Keys of metrics that differ from run to run; the last is a hash of all others."""
 
 
 def prepare(folder: Path, world: Path) -> Path:
@@ -149,6 +151,25 @@ class Place:
     def table(self) -> dict[str, str]:
         """Digest of each form of the table."""
         return {name: sha256_file(self.folder / name) for name in TABLES}
+
+    def content(self, *targets: str) -> dict[str, str]:
+        """Digests of files, without the times that metrics tell."""
+        found = {}
+        for target in targets:
+            path = self.folder / target
+            if path.suffix == ".json":
+                kept = {k: v for k, v in read_json(path).items() if k not in TIMES}
+                found[target] = content_hash(kept)
+            else:
+                found[target] = sha256_file(path)
+        return found
+
+    def touch_future(self) -> None:
+        """What the message about a file dated in the future asks for."""
+        now = time.time()
+        for path in self.folder.rglob("*"):
+            if path.is_file() and path.stat().st_mtime > now:
+                path.touch()
 
     def left(self) -> list[str]:
         """Temporary files, and leases of processes at work, of which none should be left.

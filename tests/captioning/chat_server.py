@@ -33,7 +33,11 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.models is None:
             self.say(500, b"Internal Server Error")
             return
-        models = [{"id": name} for name in self.server.models]
+        roots = self.server.roots
+        models = [
+            {"id": name, **({"root": roots[name]} if name in roots else {})}
+            for name in self.server.models
+        ]
         self.say(200, {"object": "list", "data": models} if self.path == "/v1/models" else {})
 
     def do_POST(self) -> None:
@@ -83,6 +87,17 @@ class Handler(BaseHTTPRequestHandler):
         self.rfile = self.wfile = io.BytesIO()  # type: ignore[assignment]
         return True
 
+    def trickle(self, seconds: float, size: int = 1) -> bool:
+        """An answer that goes on and on, `size` bytes at a time."""
+        self.send_response(200)
+        self.end_headers()
+        self.close_connection = True
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.wfile.write(b" " * size)
+            time.sleep(0.01)
+        return True
+
     def log_message(self, *_: object) -> None:
         """Quiet."""
 
@@ -101,6 +116,9 @@ class ChatServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.speak, self.seconds = speak, seconds
         self.models: list[str] | None = [MODEL]
+        self.roots: dict[str, str] = {}
+        """What the list of models says of some of them, as vLLM does."""
+        self.connections = 0
         self.lock = threading.Lock()
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
@@ -112,6 +130,11 @@ class ChatServer(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Called once a connection."""
+        self.connections += 1
+        return True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that are killed leave broken connections, which is what is tested."""

@@ -228,7 +228,7 @@ def test_captions_of_use(text: str) -> None:
 @settings(max_examples=60)
 @given(
     st.lists(st.sampled_from("abcdefghijkl"), max_size=6),
-    st.lists(st.sampled_from("abcdefgh"), min_size=2, max_size=12),
+    st.lists(st.sampled_from("abcdefgh"), min_size=2, max_size=20),
     st.lists(st.sampled_from("mnopq"), max_size=3),
 )
 def test_loops_are_found_wherever_they_are(before, block, after) -> None:

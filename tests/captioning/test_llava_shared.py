@@ -17,6 +17,7 @@ from discovla.captioning.llava.frames import Question, first_wave, frame_of
 from discovla.captioning.llava.generation import Generator
 from discovla.captioning.llava.images import Images
 from discovla.captioning.llava.memory import Limits, Sizes, limits_of
+from discovla.captioning.llava.passes import AnswerPass, PrefixPass, TailPass
 from discovla.captioning.prompt import guided_prompt
 from discovla.captioning.run import caption_shard
 from discovla.errors import UserError
@@ -81,6 +82,26 @@ def test_one_prompt_per_image_and_the_single_grid() -> None:
     assert frame.image_tokens == 926
     assert frame.shared == len(frame.questions[0].tokens) - 1
     assert case.shared() == case.naive(1)
+
+
+def test_no_token_is_padding_whatever_the_lengths(monkeypatch) -> None:
+    """Prompts of one image each are read many at once, and every token once."""
+    case = case_of("test", "cpu", torch.float32, frames=12, captions=1, answer=1)
+    case.tokens = 6 * 1500
+    read: list[int] = []
+    inner = Generator._forward
+
+    def forward(self, embeddings, positions, work):
+        read.append(embeddings.shape[:2].numel())
+        return inner(self, embeddings, positions, work)
+
+    monkeypatch.setattr(Generator, "_forward", forward)
+    case.shared()
+    frames = case.frames()
+    lengths = {len(question.tokens) for frame in frames for question in frame.questions}
+    assert len(lengths) > 5
+    assert sum(read) == sum(f.length(f.shared) + f.tail(f.questions[0]) for f in frames)
+    assert len(read) == 2 + 1  # six prefixes at once, twice; what is left of all prompts
 
 
 @pytest.mark.parametrize(
@@ -240,6 +261,44 @@ def test_too_little_memory_halves_the_batch_and_keeps_what_is_done(
     assert sorted(decoded) == list(range(9))
     assert captioner._limits.rows <= 2
     assert "going on with" in caplog.text
+
+
+@pytest.mark.parametrize("stage", [PrefixPass, TailPass, AnswerPass])
+def test_memory_that_fails_in_each_stage(llava_folder, monkeypatch, stage: type) -> None:
+    """Reading a prefix, reading tails, decoding: the answers are the same, none is made twice."""
+    images, prompts = questions()
+    expected = made(llava_folder, batch_size=3).caption(images, prompts)
+    captioner = made(llava_folder, batch_size=3)
+    encoded: list[int] = []
+    answered: list[int] = []
+    failures = 0
+    encode, decode, forward = Images.encode, Generator._decode, Generator._forward
+
+    def encoding(self, some):
+        encoded.extend(map(id, some))
+        return encode(self, some)
+
+    def decoding(self, rows, *others):
+        said = decode(self, rows, *others)
+        answered.extend(row.question.number for row in rows)
+        return said
+
+    def failing(self, embeddings, positions, work):
+        nonlocal failures
+        if isinstance(work, stage) and answered and not failures:
+            failures += 1
+            raise torch.OutOfMemoryError("made up")
+        return forward(self, embeddings, positions, work)
+
+    monkeypatch.setattr(Images, "encode", encoding)
+    monkeypatch.setattr(Generator, "_decode", decoding)
+    monkeypatch.setattr(Generator, "_forward", failing)
+    assert captioner.caption(images, prompts) == expected
+    assert failures == 1
+    # Three waves, a frame each: the first is done, the second fails and is done anew, row by row.
+    assert sorted(answered) == list(range(9))
+    assert sorted(map(encoded.count, {id(image) for image in images})) == [1, 1, 2]
+    assert captioner._limits.rows == 1
 
 
 def test_too_little_memory_for_anything(llava_folder, monkeypatch) -> None:

@@ -3,20 +3,23 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from discovla.captioning import table
+from discovla.captioning.length import WORDS
 from discovla.captioning.prompt import PROMPTS, prompt_text
 from discovla.captioning.released import released_shard
 from discovla.captioning.run import caption_shard
 from discovla.data.tables import METADATA_KEY
 from discovla.errors import UserError
-from discovla.interruption import Terminated
+from discovla.interruption import Terminated, terminable
 from tests.captioning.conftest import CAPTIONS_ID, FRAMES_ID, FakeCaptioner, echo
 
 
@@ -29,6 +32,7 @@ def run(world, captioner, output="out.parquet", kind="guided", part_size=512, **
         world.folder / output,
         captions_id=CAPTIONS_ID,
         part_size=part_size,
+        words=options.get("words", WORDS),
     )
 
 
@@ -62,10 +66,12 @@ def test_rows_are_the_naive_ones(world, kind) -> None:
     assert rows(world) == naive
     assert metadata == {
         "captions_id": CAPTIONS_ID,
+        "shard": "1-of-1",
         "frames_id": FRAMES_ID,
         "frames_per_clip": 3,
         "kind": kind,
         "prompt": PROMPTS[kind],
+        "words": 32,
         **FakeCaptioner(echo).describe(),
         "excluded": ["broken"],
         "absent": [],
@@ -136,6 +142,20 @@ def test_sigterm_lets_the_running_part_be_finished(world) -> None:
     assert 0 < len(again.asked) < len(undisturbed.asked)
 
 
+def test_sigterm_after_the_last_part_comes_too_late(world, monkeypatch) -> None:
+    """The parts are gone by then: to end with an error would cost the whole shard."""
+
+    def removed(folder, **options):
+        rmtree(folder, **options)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    rmtree = shutil.rmtree
+    monkeypatch.setattr(shutil, "rmtree", removed)
+    with terminable():
+        run(world, FakeCaptioner(echo))
+    table.read(world.folder / "out.parquet")
+
+
 def test_parts_of_other_work_are_not_taken_over(world) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(world, FakeCaptioner(lambda *_: "old", stop_after=1), part_size=1)
@@ -187,7 +207,7 @@ def test_empty_stays_empty_and_is_kept(world) -> None:
     assert len(rows(world)) == 6 * 3
 
 
-WORDS = (  # noqa: SIM905
+VOCABULARY = (  # noqa: SIM905
     "dog cat man car red sky tree ball road bird fish book door moon ship snow rain fire king ring "
     "star lake rock sand leaf lamp desk hat shoe coat hand foot nose ear eye arm leg toe rug mud "
     "fog ice oil tin wax jam pie egg nut fig pea oat rye hen pig cow ant gold wood milk cake salt"
@@ -196,7 +216,7 @@ WORDS = (  # noqa: SIM905
 
 def words(count: int) -> str:
     """As many words, of one token each, that repeat nothing."""
-    return " ".join(WORDS[:count])
+    return " ".join(VOCABULARY[:count])
 
 
 def test_unfinished_answers_are_asked_for_once_more_with_more_room(world, caplog) -> None:
@@ -238,6 +258,31 @@ def test_a_cut_off_answer_that_clip_reads_whole_is_not_asked_again(world) -> Non
     run(world, captioner)
     assert captioner.asked_longer == []
     assert {(row["finish_reason"], row["status"]) for row in rows(world)} == {("length", "ok")}
+
+
+@pytest.mark.parametrize(
+    ("asked", "said", "again"), [(32, 29, True), (32, 30, False), (64, 61, True), (64, 62, False)]
+)
+def test_how_much_is_read_depends_on_the_dataset(world, asked: int, said: int, again: bool) -> None:
+    """CLIP reads 62 tokens of ActivityNet's and DiDeMo's captions: 30 are no whole answer there."""
+    captioner = FakeCaptioner(lambda *_: words(64), longest=said)
+    assert run(world, captioner, words=asked)["words"] == asked
+    assert bool(captioner.asked_longer) == again
+    assert {row["status"] for row in rows(world)} == {"retried" if again else "ok"}
+
+
+@pytest.mark.parametrize("reason", ["content_filter", "abort"])
+def test_an_answer_that_the_server_broke_off_is_no_whole_one(world, reason: str) -> None:
+    class Broken(FakeCaptioner):
+        def caption(self, images, prompts, **how):
+            found = super().caption(images, prompts, **how)
+            return [replace(caption, finish_reason=reason) for caption in found]
+
+    captioner = Broken(lambda *_: words(5))
+    run(world, captioner)
+    assert {(row["status"], row["finish_reason"]) for row in rows(world)} == {
+        ("unfinished", reason)
+    }
 
 
 def test_what_stays_unfinished_is_kept_and_listed(world) -> None:

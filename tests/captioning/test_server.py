@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from discovla.captioning import http, table
+from discovla.captioning.engine import Caption
 from discovla.captioning.http import Endpoint, _asked_pause
 from discovla.captioning.run import caption_shard
 from discovla.captioning.server import ServerCaptioner
@@ -126,6 +129,9 @@ TROUBLES = {
     "no text": lambda handler: handler.say(
         200, {"choices": [{"message": {"content": [1]}, "finish_reason": "stop"}]}
     ),
+    "endless": lambda handler: handler.trickle(3),
+    "a flood": lambda handler: handler.trickle(3, 1 << 20),
+    "a deep hole": lambda handler: handler.say(200, b"[" * 100_000),
     "reset": Handler.reset,
     "too slow": slow,
 }
@@ -168,6 +174,150 @@ def test_pauses_as_a_number_or_a_date() -> None:
     assert _asked_pause("2.5") == 2.5
     assert _asked_pause("-3") == 0
     assert _asked_pause("soon") is _asked_pause(None) is None
+
+
+def test_connections_are_used_again(server: ChatServer) -> None:
+    images, prompts = questions(per_image=10)
+    ServerCaptioner(server.url, concurrency=2).caption(images, prompts)
+    assert server.connections <= 3
+
+
+def test_a_redirection_is_not_followed(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A POST would come out as a GET, and the key would be sent who knows where."""
+    monkeypatch.setenv("SOME_KEY", "secret")
+    captioner = ServerCaptioner(server.url, api_key_env="SOME_KEY")
+    with ChatServer(echo) as other:
+        there = {"Location": f"{other.url}/chat/completions"}
+        server.troubles = [lambda handler: handler.say(307, b"", there)]
+        with pytest.raises(UserError, match=f"HTTP 307: it points to '{other.url}.*set url:"):
+            captioner.caption(IMAGES[:1], ["what?"])
+        assert other.keys == []
+
+
+# What a broken server may write into the table
+
+
+def answering(server: ChatServer, content: str, **usage: object) -> Caption:
+    def answer(handler: Handler) -> bool:
+        choice = {"message": {"content": content}, "finish_reason": "stop"}
+        return handler.say(200, {"choices": [choice], "usage": usage})
+
+    server.troubles = [answer]
+    return ServerCaptioner(server.url).caption(IMAGES[:1], ["what?"])[0]
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"), [("a \ud83d ring", "a ? ring"), ("\ud83d\ude00", "😀"), ("a\x00b", "a\x00b")]
+)
+def test_letters_that_no_file_can_hold(server: ChatServer, said: str, kept: str) -> None:
+    assert answering(server, said).text == kept
+
+
+@pytest.mark.parametrize("count", [True, -1, 2**40, 1.5, "7", None])
+def test_counts_that_are_none(server: ChatServer, count: object) -> None:
+    assert answering(server, "a ring", completion_tokens=count).n_tokens is None
+
+
+# The key
+
+
+@pytest.mark.parametrize("key", [" secret-of-mine\n", "secret-of-mine"])
+def test_the_key_is_in_no_message_and_no_file(
+    world: World,
+    server: ChatServer,
+    key: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Also where the server repeats it, as it stood in the header."""
+    monkeypatch.setenv("SOME_KEY", key)
+    caplog.set_level(logging.DEBUG)
+    out = world.folder / "out.parquet"
+    command = ["caption", "--frames", str(world.shard()), "--annotations", str(world.annotations)]
+    command += ["--captions-id", CAPTIONS_ID, "--kind", "guided", "--output", str(out)]
+    command += ["--engine", "server", "--url", server.url, "--api-key-env", "SOME_KEY"]
+
+    def busy(handler: Handler) -> bool:
+        return handler.say(429, {"error": f"not so fast, {handler.headers['Authorization']}"})
+
+    def refuse(handler: Handler) -> bool:
+        return handler.say(401, f"{handler.headers['Authorization']} is no key".encode())
+
+    server.troubles = [busy, refuse]
+    assert main(command) == 1
+    server.troubles = [busy]
+    assert main(command) == 0
+    assert set(server.keys) == {"Bearer secret-of-mine"}
+    written = [path.read_bytes() for path in world.folder.rglob("*") if path.is_file()]
+    said = caplog.text + "".join(capfd.readouterr())
+    assert "Bearer *** is no key" in said
+    assert "not so fast, Bearer ***" in said
+    assert "of-mine" not in said
+    assert not any(b"of-mine" in content for content in written)
+
+
+@pytest.mark.parametrize("key", ["\n", "two words", "geheimnißvoll"])
+def test_a_key_that_cannot_be_sent(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_KEY", key)
+    with pytest.raises(UserError, match="SOME_KEY") as error:
+        ServerCaptioner("http://localhost:1/v1", api_key_env="SOME_KEY")
+    assert not key.strip() or key not in str(error.value)
+
+
+def test_the_key_is_not_replaced_by_a_password_of_netrc(
+    server: ChatServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login me password word\n", encoding="utf-8")
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.setenv("SOME_KEY", "secret")
+    ServerCaptioner(server.url, api_key_env="SOME_KEY").caption(IMAGES[:1], ["what?"])
+    ServerCaptioner(server.url).caption(IMAGES[:1], ["what?"])
+    assert server.keys == ["Bearer secret", None]
+
+
+# A server that comes back with another model
+
+
+def test_another_model_behind_the_same_name(world: World, server: ChatServer) -> None:
+    """Parts that are finished stay; what the other model said is not taken."""
+    server.roots = {MODEL: "/models/first"}
+
+    def caption(name: str = "out.parquet") -> dict:
+        captioner = ServerCaptioner(server.url, model=MODEL)
+        return caption_shard(
+            *(world.shard(), world.annotations, "guided", captioner, world.folder / name),
+            captions_id=CAPTIONS_ID,
+            part_size=1,
+        )
+
+    def restart(handler: Handler) -> bool:
+        server.roots = {MODEL: "/models/second"}
+        return handler.say(503, b"")
+
+    asked = len(world.images("plain")) * 2
+    server.troubles = [lambda _: False] * asked + [restart]
+    with pytest.raises(UserError, match="was '/models/first' and is '/models/second' now"):
+        caption()
+    (kept,) = (world.folder / "out.parquet.parts").glob("*.parquet")
+    assert table.read_metadata(kept)["root"] == "/models/first"
+    server.roots = {MODEL: "/models/first"}
+    before = len(server.requests)
+    assert caption()["root"] == "/models/first"
+    assert caption("whole.parquet")["model"] == MODEL
+    assert len(server.requests) - before == (14 - asked) + 14
+    # With the other model nothing of the first is taken over.
+    server.roots = {MODEL: "/models/second"}
+    other = caption("other.parquet")
+    assert other["root"] == "/models/second"
+    with pytest.raises(UserError, match=r"root is '/models/second', in .* it is '/models/first'"):
+        table.merge(
+            [world.folder / "out.parquet", world.folder / "other.parquet"],
+            world.annotations,
+            CAPTIONS_ID,
+            world.folder / "merged.parquet",
+        )
 
 
 @pytest.mark.parametrize(
@@ -234,6 +384,7 @@ def test_a_list_without_the_model_is_no_proof(
         ({"url": "localhost:8000"}, "no address"),
         ({"url": "ftp://host/v1"}, "no address"),
         ({"url": "http://me:word@host/v1"}, "without user and password"),
+        ({"url": "http://host/v1?key=word@"}, "behind a question mark"),
         ({"concurrency": 0}, "at least 1"),
         ({"timeout": 0}, "above 0"),
         ({"api_key_env": "NO_SUCH_VARIABLE"}, "NO_SUCH_VARIABLE is not set"),

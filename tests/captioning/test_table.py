@@ -255,6 +255,36 @@ def test_commands(world, llava_folder, capsys) -> None:
         assert missing in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--temperature", "0.5", "--model", "m"], "need --sample-seed"),
+        (["--url", "http://a/v1", "--model", "m"], "--url: of no effect with --engine trans"),
+        (["--engine", "server", "--sample-seed", "1"], "--sample-seed: of no effect with --engine"),
+        (["--engine", "server", "--grid", "single"], "--grid: of no effect with --engine server"),
+        (["--engine", "server"], "needs --url"),
+        (["--model", "m", "--words", "2"], "words is 2"),
+        (["--model", "m", "--frames", "none.arrow"], "none.arrow: no such file"),
+        (["--model", "m", "--annotations", "none.parquet"], "none.parquet: no such file"),
+    ],
+)
+def test_what_cannot_work_is_told_before_a_model_is_looked_for(
+    world, capsys, options: list[str], message: str
+) -> None:
+    command = ["caption", "--kind", "guided", "--frames", str(world.shard())]
+    command += ["--annotations", str(world.annotations), "--captions-id", CAPTIONS_ID]
+    out = world.folder / "out.parquet"
+    assert main([*command, "--output", str(out), *options]) == 1
+    assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_batch_size_that_is_no_number(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["caption", "--batch-size", "many"])
+    assert "'many' is neither a number nor auto" in capsys.readouterr().err
+
+
 def test_unguided_captions_are_the_same_for_every_caption_of_a_clip(world) -> None:
     path = world.folder / "1-of-1.parquet"
     captioner = FakeCaptioner(echo)

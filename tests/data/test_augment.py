@@ -106,9 +106,9 @@ def test_resize_and_crop_are_those_of_torchvision(size: tuple[int, int]) -> None
     transform = v2.Compose(
         [v2.Resize(224, interpolation=v2.InterpolationMode.BICUBIC), v2.CenterCrop(224)]
     )
-    for width, height in ((320, 240), (240, 320), (426, 239), (100, 57), (224, 224), (1, 1)):
-        picture = Image.fromarray(noise(height, width)[0])
-        assert np.array_equal(np.asarray(resize_crop(picture, 224)), np.asarray(transform(picture)))
+    width, height = size
+    picture = Image.fromarray(noise(height, width)[0])
+    assert np.array_equal(np.asarray(resize_crop(picture, 224)), np.asarray(transform(picture)))
 
 
 def test_frames_of_the_final_size_are_only_transposed() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Sequence
 
 import numpy as np
@@ -234,6 +236,16 @@ def test_evaluation_batches(world: World, store: FrameStore) -> None:
     assert texts.caption_ids == shuffled["caption_id"].tolist()
     ids = torch.cat([b["text_ids"] for b in texts.batches(2)])
     assert torch.equal(ids, tokenize(shuffled["caption"].tolist(), ids.shape[1]))
+
+
+def test_a_stop_is_left_to_the_parent(world: World, store: FrameStore) -> None:
+    """SIGTERM reaches a whole process group; torch would report a killed worker as a failure."""
+    loader = EvalClips(of_split(world.annotations, "test"), store, 32).batches(1, workers=1)
+    batches = iter(loader)
+    next(batches)
+    (worker,) = batches._workers
+    os.kill(worker.pid, signal.SIGTERM)
+    assert len(list(batches)) == len(loader) - 1 > 0
 
 
 def test_clips_without_frames_are_left_out_and_named(

@@ -103,6 +103,15 @@ def test_without_room_the_shared_store_is_read(
     assert not list(disk.iterdir())
 
 
+def test_a_folder_that_is_new_on_this_node_is_made(
+    frames: Path, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, str(disk / "me"))
+    copies = near(frames)
+    assert isinstance(copies, list)
+    assert all(copy.is_relative_to(disk / "me") for copy in copies)
+
+
 def test_a_scratch_that_is_not_there_costs_only_speed(
     frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

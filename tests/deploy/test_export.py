@@ -124,10 +124,16 @@ def test_the_card_has_the_numbers_and_where_they_are_from(
     found = metrics("lora-x", 1, data_id="d" * 10, started="2025-01-01T00:00:00+00:00")
     post = {"name": "none", "params": {}, "units": None, "transductive": False}
     write_json(seed / "metrics.none.json", {**found, "post": post, "split": "test"})
+    dsl = {**found, "post": {**post, "name": "dsl", "transductive": True}, "split": "test"}
+    write_json(seed / "metrics.dsl.json", dsl)
+    other = {**found, "selection": {"rule": "test_best", "step": 2}, "post": post, "split": "test"}
+    write_json(seed / "metrics.none.test_best.json", other)
     export(seed, tmp_path / "made")
     card = (tmp_path / "made" / "README.md").read_text(encoding="utf-8")
     assert "| test | none | last | t2v | 41.0 | 70.0 | 80.0 | 191.0 | 2.0 | 15.0 |" in card
     assert "1000 queries, data_id dddddddddd, 0 clips left out, code cccccccccccc" in card
+    assert "- dsl uses all test queries together: not comparable" in card
+    assert "test_best" not in card  # numbers of another checkpoint than the exported one
     assert "| step | 4 |" in card
     assert "discovla.load(" in card
     assert "Terms of use" in card

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -13,7 +14,13 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from discovla.errors import UserError
-from discovla.report.rank_changes import COLUMNS, RankChanges, write_rank_changes
+from discovla.report.rank_changes import (
+    COLUMNS,
+    RankChanges,
+    build_rank_changes,
+    write_rank_changes,
+)
+from discovla.report.tables import TEST_BEST
 from discovla.retrieval.evaluate import evaluate_features
 from discovla.retrieval.ranked import rank_queries
 from discovla.retrieval.rows import read_rows, write_rows
@@ -86,6 +93,36 @@ def test_changes_are_means_over_seeds(world: World) -> None:
     assert frame.loc["test0#0", "caption"] == HOSTILE
     assert sum(changes.counts().values()) == results.CLIPS
     assert changes.seeds == (2, 2)
+
+
+def test_a_chosen_checkpoint_is_ranked_by_its_own_features(world: World, tmp_path: Path) -> None:
+    """Not by those of the last step under its label."""
+    row = world.experiments.row(DATASET, "selection", "test-best")
+    chosen = []
+    for seed in results.SEEDS:
+        folder = tmp_path / f"{DATASET}/runs/{row.run.run_id}/seed{seed}"
+        for number, name in enumerate(("epoch1", "last")):
+            path = folder / "epochs" / f"{name}.test.safetensors"
+            results.write_features(path, row.run.run_id, 10 * seed + number)
+        shutil.copytree(folder / "epochs", folder, dirs_exist_ok=True)
+        for path in folder.glob("last.test.*"):
+            path.rename(folder / path.name.replace("last", "features"))
+        lines = [{"checkpoint": "epoch1", "chosen_by": "test_best"}, {"checkpoint": "last"}]
+        pd.DataFrame(lines).to_csv(folder / "selection.csv", index=False)
+        chosen.append(naive_ranks(folder / "epochs" / "epoch1.test.safetensors"))
+    changes = build_rank_changes(
+        *(world.experiments, DATASET, "selection", "last", "test-best"),
+        results=tmp_path,
+        resources=world.resources,
+    )
+    frame = changes.frame.set_index("caption_id")
+    for number in range(results.CLIPS):
+        ranks = [ranking[number] for ranking in chosen]
+        assert frame.loc[f"test{number}#0", "rank_after"] == np.mean(ranks)
+    assert (frame["rank_before"] != frame["rank_after"]).any()
+    assert changes.notes == (f"DiscoVLA, best on test: {TEST_BEST}",)
+    write_rank_changes(changes, tmp_path / "c.csv", [str(tmp_path / "c.svg")])
+    assert TEST_BEST in " ".join(texts_of(tmp_path / "c.svg").split())
 
 
 def test_a_row_that_no_seed_changes_is_compared_with_all_seeds(world: World) -> None:

@@ -27,7 +27,7 @@ NEARNESS = {
 }
 
 
-def write(folder: Path, name: str, split: str, nearness: float) -> None:
+def write(folder: Path, name: str, split: str, nearness: float, **changes: str) -> None:
     generator = np.random.default_rng(len(split))
     video, noise = generator.normal(size=(2, 40, 16))
     text = video * nearness + noise
@@ -38,7 +38,7 @@ def write(folder: Path, name: str, split: str, nearness: float) -> None:
     }
     tensors |= {"truth": np.arange(40), "logit_scale": np.array(100, np.float32)}
     metadata = {"schema": "1", "run_id": "r", "seed": "0", "split": split, "data_id": "d"}
-    metadata |= {"step": str(STEPS[name]), "selection": name}
+    metadata |= {"step": str(STEPS[name]), "selection": name, **changes}
     folder.mkdir(exist_ok=True)
     save_file(tensors, folder / f"{name}.{split}.safetensors", metadata=metadata)
 
@@ -100,6 +100,15 @@ def test_without_a_val_split_there_is_no_val_best(tmp_path: Path) -> None:
     assert pd.read_csv(path)["val_t2v_R@1"].isna().all()
     with pytest.raises(UserError, match="no checkpoint for val_best; a val split is needed"):
         chosen_checkpoint(path, "val_best")
+
+
+@pytest.mark.parametrize("key", ["run_id", "seed", "data_id", "train_data_id"])
+def test_checkpoints_of_two_trainings_are_never_mixed(tmp_path: Path, key: str) -> None:
+    """Such as those that a longer or an earlier training has left in the folder."""
+    folder = world(tmp_path / "epochs")
+    write(folder, "epoch2", "test", 0.3, **{key: "9"})
+    with pytest.raises(UserError, match=r"epoch2\.test\.safetensors: of another training"):
+        build_selection(folder)
 
 
 def test_features_that_are_not_all_there_are_refused(tmp_path: Path) -> None:

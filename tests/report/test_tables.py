@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +182,36 @@ def test_a_checkpoint_chosen_on_test_says_so(experiments: Experiments, tmp_path:
     frame = table.frame.set_index("row")
     assert frame["selection"].tolist() == ["last", "val_best", "test_best"]
     assert frame["footnote"].notna().tolist() == [False, False, True]
-    assert "DiscoVLA, best on test: Checkpoint chosen on the test set itself" in to_markdown(table)
+    said = "DiscoVLA, best on test: test_best: checkpoint chosen on the test set itself"
+    assert f"\\* {said}" in to_markdown(table)
+    visible = [line for line in to_latex(table).split("\n") if not line.startswith("%")]
+    marked = [line for line in visible if line.startswith("DiscoVLA, best on test*")]
+    assert len(marked) == 1
+    assert any(f"* {said.replace('_', chr(92) + '_')}" in line for line in visible)
+
+
+def test_rows_that_are_not_made_as_the_default_say_so(
+    experiments: Experiments, results: Path
+) -> None:
+    """Also where a data set, not the row, sets it: the label is the same then."""
+    row = experiments.row("msrvtt", "table5", "lora")
+    assert build_row(experiments, row, results)["footnote"] is None
+    for change, text in (({"dtype": "bf16"}, "bfloat16"), ({"augment_on": "device"}, "device")):
+        run = replace(row.run, settings=replace(row.run.settings, **change))
+        other = replace(row, run=run)
+        for seed, path in enumerate(metrics_files(experiments, other, results)):
+            write_json(path, metrics(run.run_id, seed))
+        assert text in build_row(experiments, other, results)["footnote"]
+
+
+def test_what_a_post_processing_knows_is_said(experiments: Experiments, tmp_path: Path) -> None:
+    for row in experiments.rows("msrvtt", "table9"):
+        for seed, path in enumerate(metrics_files(experiments, row, tmp_path)):
+            write_json(path, metrics(row.run.run_id, seed))
+    table = build_table(experiments, "msrvtt", "table9", tmp_path)
+    for text in (to_markdown(table), to_latex(table)):
+        assert "DSL uses all test queries together (transductive)" in text
+        assert "QB-Norm re-scores with a bank of training captions" in text
 
 
 def test_labels_are_text_in_every_form(experiments: Experiments, results: Path) -> None:
@@ -210,7 +240,8 @@ def test_latex_has_as_many_cells_in_every_line(experiments: Experiments, results
         assert not re.search(r"(?<!\\)[%#]", row)
         assert not row.startswith(("[", "*"))  # it would be an option of the line before
     assert r"\cmidrule(lr){4-8}\cmidrule(lr){9-12}" in text
-    assert [line for line in lines if line.startswith("% B1")] == ["% B1 (IVFusion): first second"]
+    notes = [line for line in lines if line.startswith(r"\par{\footnotesize * B1")]
+    assert notes == [r"\par{\footnotesize * B1 (IVFusion): first second}"]
 
 
 def test_a_written_table_is_read_back(experiments: Experiments, results: Path) -> None:

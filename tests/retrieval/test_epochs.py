@@ -12,7 +12,9 @@ from safetensors.numpy import load_file
 
 from discovla.cli import main
 from discovla.errors import UserError
-from discovla.retrieval.epochs import checkpoints
+from discovla.interruption import Terminated
+from discovla.retrieval import epochs
+from discovla.retrieval.epochs import checkpoints, extract_epochs
 from discovla.retrieval.features import extract_features
 from discovla.storage.tensors import read_tensors, save_tensors
 from discovla.training.loop import train
@@ -57,6 +59,27 @@ def test_a_checkpoint_of_another_training_is_refused(trained: Path, tmp_path: Pa
         list(checkpoints(tmp_path / "copy"))
 
 
+def test_a_folder_of_features_is_there_whole_or_not_at_all(
+    world: World, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Snakemake takes a folder that is there for finished, also after both were killed."""
+    output = tmp_path / "epochs"
+    seen: list[bool] = []
+
+    def stopped(*arguments: object, **options: object) -> None:
+        seen.append(output.exists())
+        if len(seen) == 2:
+            raise Terminated
+        Path(str(arguments[5])).touch()
+
+    monkeypatch.setattr(epochs, "extract_features", stopped)
+    arguments = (trained, ["test"], world.annotations, world.frames, output)
+    with pytest.raises(Terminated):
+        extract_epochs(world.config_path, *arguments)
+    assert seen == [False, False]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_command_encodes_each_with_its_own_adapter(
     world: World, trained: Path, tmp_path: Path
 ) -> None:
@@ -65,6 +88,7 @@ def test_the_command_encodes_each_with_its_own_adapter(
     arguments += ["--annotations", world.annotations, "--frames", world.frames]
     arguments += ["--device", "cpu", "--output", output]
     assert main(["epochs", *map(str, arguments)]) == 0
+    assert list(tmp_path.iterdir()) == [output]
     names = [f"{name}.test.safetensors" for name in ("epoch1", "epoch2", "last")]
     assert sorted(p.name for p in output.glob("*.safetensors")) == names
     single = tmp_path / "single.safetensors"

@@ -14,10 +14,10 @@ import pyarrow as pa
 import pytest
 from safetensors.numpy import save_file
 
-from discovla.demo.folders import replaced_folder
 from discovla.errors import UserError
 from discovla.storage import files
 from discovla.storage.files import atomic_path, atomic_write, write_json
+from discovla.storage.folders import replaced_folder
 from discovla.storage.owners import this_process
 
 

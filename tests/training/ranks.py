@@ -23,36 +23,30 @@ from tests.models import tiny
 BATCH = 16
 
 
-def batch() -> dict[str, Tensor]:
+def batch(size: int = BATCH) -> dict[str, Tensor]:
     """A global batch in which two videos come twice and one has a frame that does not count."""
-    made = tiny.batch(BATCH, length=8)
+    made = tiny.batch(size, length=8)
     made["video_index"][7] = made["video_index"][12]
     made["video_mask"][5, 2] = False
     return made
 
 
-def shared_by(world: World) -> dict[str, Tensor]:
-    """What this process loads of the global batch."""
-    return {name: tensor[world.share(BATCH)] for name, tensor in batch().items()}
-
-
 def gradients(
-    settings: dict[str, Any], micro_batch: int | None, world: World = ALONE
+    settings: dict[str, Any], micro_batch: int | None, size: int = BATCH, world: World = ALONE
 ) -> dict[str, Tensor]:
-    """Loss terms, and gradients by name, of the global batch."""
+    """Loss terms, and gradients by name, of the global batch, of which a process has its share."""
     model = tiny.model(**settings)
-    terms, _ = backward(
-        model, shared_by(world), "fp32", micro_batch=micro_batch, world=world, seed=5
-    )
+    own = {name: tensor[world.share(size)] for name, tensor in batch(size).items()}
+    terms, _ = backward(model, own, "fp32", micro_batch=micro_batch, world=world, seed=5)
     grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
     return {name: tensor.clone() for name, tensor in {**terms, **grads}.items()}
 
 
-def save_gradients(folder: Path, cases: list[tuple[dict[str, Any], int | None]]) -> None:
+def save_gradients(folder: Path, cases: list[tuple[dict[str, Any], int | None, int]]) -> None:
     """Gradients of every case as this process has them, `{case}.{rank}.safetensors`."""
     with joined("cpu") as world:
-        for number, (settings, micro_batch) in enumerate(cases):
-            found = gradients(settings, micro_batch, world)
+        for number, (settings, micro_batch, size) in enumerate(cases):
+            found = gradients(settings, micro_batch, size, world)
             save_file(found, folder / f"{number}.{world.rank}.safetensors")
 
 

@@ -30,10 +30,15 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def naive(settings: dict[str, Any]) -> dict[str, Tensor]:
+JOBS = [(settings, micro, ranks.BATCH) for settings in CASES.values() for micro in (None, 4, 2)]
+PAPER = [(CASES["discovla"], micro, 128) for micro in (128, 32, 8)]
+"""Settings, micro-batch and batch; the paper's batch in the micro-batches of ever smaller GPUs."""
+
+
+def naive(settings: dict[str, Any], size: int = ranks.BATCH) -> dict[str, Tensor]:
     """Loss of the whole batch in one graph, backward."""
     model = tiny.model(**settings)
-    terms = model.loss(ranks.batch())
+    terms = model.loss(ranks.batch(size))
     terms["loss"].backward()
     grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
     return {**{n: t.detach() for n, t in terms.items()}, **grads}
@@ -60,14 +65,18 @@ def test_parts_of_a_batch_change_nothing(case: str, micro_batch: int | None) -> 
     assert_equal(ranks.gradients(CASES[case], micro_batch), naive(CASES[case]))
 
 
+@pytest.mark.parametrize(("settings", "micro_batch", "size"), PAPER)
+def test_parts_of_the_papers_batch(settings: dict[str, Any], micro_batch: int, size: int) -> None:
+    assert_equal(ranks.gradients(settings, micro_batch, size), naive(settings, size))
+
+
 @pytest.fixture(scope="module")
 def shared_out(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """Results of 2 and 4 processes for every case and micro-batches of all, 4 and 2."""
+    """Results of 2 and 4 processes for every job."""
     folders = {}
     for size in (2, 4):
         folders[size] = tmp_path_factory.mktemp(f"world{size}")
-        jobs = [(settings, micro) for settings in CASES.values() for micro in (None, 4, 2)]
-        processes = ranks.start(size, ranks.save_gradients, folders[size], jobs)
+        processes = ranks.start(size, ranks.save_gradients, folders[size], [*JOBS, *PAPER])
         for process in processes:
             process.join(180)
             assert process.exitcode == 0
@@ -76,17 +85,14 @@ def shared_out(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
 
 @pytest.mark.parametrize("size", [2, 4])
 def test_number_of_processes_changes_nothing(shared_out: dict[int, Path], size: int) -> None:
-    number = 0
-    for settings in CASES.values():
-        wanted = naive(settings)
-        for _ in (None, 4, 2):
-            found = [
-                load_file(shared_out[size] / f"{number}.{rank}.safetensors") for rank in range(size)
-            ]
-            for other in found[1:]:
-                assert all(torch.equal(found[0][n], other[n]) for n in wanted)
-            assert_equal(found[0], wanted)
-            number += 1
+    for number, (settings, _, batch_size) in enumerate([*JOBS, *PAPER]):
+        wanted = naive(settings, batch_size)
+        found = [
+            load_file(shared_out[size] / f"{number}.{rank}.safetensors") for rank in range(size)
+        ]
+        for other in found[1:]:
+            assert all(torch.equal(found[0][n], other[n]) for n in wanted)
+        assert_equal(found[0], wanted)
 
 
 @pytest.mark.parametrize("name", sorted(every.VARIANTS.keys() - {"zero_shot"}))

@@ -92,10 +92,14 @@ def test_finished_training_is_left_alone(
     world: World, trained: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = (trained / "adapter.safetensors").stat().st_mtime_ns
+    # Killed between its last two steps: the adapter was written, the state not yet removed.
+    (trained / "state").mkdir()
+    (trained / "state" / "state.safetensors").write_bytes(b"")
     with caplog.at_level(logging.INFO):
         train(world.config, output_dir=trained, **world.training())
     assert "nothing to train" in caplog.text
     assert (trained / "adapter.safetensors").stat().st_mtime_ns == before
+    assert not (trained / "state").exists()
     with pytest.raises(UserError, match="seed"):
         train(world.config, output_dir=trained, **{**world.training(), "seed": 7})
 

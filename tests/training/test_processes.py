@@ -79,10 +79,7 @@ def test_a_killed_process_ends_the_others_and_the_training_goes_on(
     assert not (output / "adapter.safetensors").exists()
 
     processes = ranks.start(2, ranks.command, arguments, tmp_path / "again")
-    deadline = time.monotonic() + 60
-    while "going on after step" not in read(tmp_path / "again.0"):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for_words("going on after step", tmp_path / "again.0")
     os.kill(processes[1].pid or 0, signal.SIGTERM)  # one is asked to stop: both do, and save
     for process in processes:
         process.join(60)
@@ -90,9 +87,22 @@ def test_a_killed_process_ends_the_others_and_the_training_goes_on(
     assert (output / "state" / "state.safetensors").exists()
     assert "stopped after step" in read(tmp_path / "again.0")
 
+    (alone,) = ranks.start(1, ranks.command, arguments, tmp_path / "alone")  # takes up their state
+    wait_for_words("going on after step", tmp_path / "alone.0")
+    os.kill(alone.pid or 0, signal.SIGTERM)
+    alone.join(60)
+    assert alone.exitcode == 143
+
 
 def read(path: Path) -> str:
     return path.read_text() if path.exists() else ""
+
+
+def wait_for_words(words: str, log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while words not in read(log):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def wait_for(path: Path) -> None:

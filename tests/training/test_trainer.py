@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from discovla.errors import UserError
+from discovla.interruption import terminable
+from discovla.training import trainer as trainers
 from discovla.training.checkpoint import read_adapter
 from discovla.training.device import to_device
 from discovla.training.optim import Schedule
-from discovla.training.state import Identity
+from discovla.training.state import Identity, remove_state
 from discovla.training.trainer import Plan
 from tests.models import tiny
 from tests.training.fake import IDENTITY, SAMPLES, FakeBatches, trainer
@@ -166,6 +168,21 @@ def test_a_signal_saves_the_finished_step(
         trainer(tmp_path, again).fit()
     assert "going on after step 4 of 6" in caplog.text
     assert again.served == 2
+    assert same(weights(tmp_path), weights(undisturbed))
+
+
+def test_a_signal_after_the_last_step_comes_too_late(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state is gone by then: to end with an error would cost the whole training."""
+
+    def removed(folder: Path) -> None:
+        remove_state(folder)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(trainers, "remove_state", removed)
+    with terminable():
+        trainer(tmp_path, FakeBatches(4)).fit()
     assert same(weights(tmp_path), weights(undisturbed))
 
 

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,36 @@ def environment() -> dict[str, str]:
     return {"PATH": "/usr/bin:/bin", "HOME": os.environ.get("HOME", "/"), "LC_ALL": "C.UTF-8"}
 
 
+# Python imports this by itself when it starts: every process of the workflow is watched.
+_NO_NETWORK = """
+import socket
+
+def refuse(*arguments, **options):
+    with open({log!r}, "a") as log:
+        print(*arguments, file=log)
+    raise OSError("no network here")
+
+def connect(own, address):
+    return _connect(own, address) if own.family == socket.AF_UNIX else refuse(address)
+
+_connect, socket.socket.connect, socket.getaddrinfo = socket.socket.connect, connect, refuse
+"""
+
+
+def without_network(folder: Path) -> tuple[dict[str, str], Path]:
+    """An environment in which Python reaches no network, and the file that names who tried."""
+    folder.mkdir()
+    log = folder / "asked.txt"
+    (folder / "sitecustomize.py").write_text(_NO_NETWORK.format(log=str(log)))
+    return {**environment(), "PYTHONPATH": str(folder)}, log
+
+
 def snakemake(
-    folder: Path, *arguments: str, cores: int = 2, timeout: float = 900
+    folder: Path,
+    *arguments: str,
+    cores: int = 2,
+    timeout: float = 900,
+    env: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run to the end and return what it printed (stderr within stdout)."""
     return subprocess.run(
@@ -52,7 +80,7 @@ def snakemake(
         stderr=subprocess.STDOUT,
         text=True,
         timeout=timeout,
-        env=environment(),
+        env=environment() if env is None else env,
         check=False,
     )
 

@@ -14,7 +14,7 @@ from discovla.errors import UserError
 from discovla.experiments import Experiments
 from tests.workflow.run import edit, snakemake, workspace
 
-SERVED = {"engine": "server", "url": "http://gpu7:8000/v1?a b", "api_key_env": "THE_KEY"}
+SERVED = {"engine": "server", "url": "http://gpu7:8000/a b/v1", "api_key_env": "THE_KEY"}
 
 
 def captions_id(experiments: Experiments, captions: str = "guided") -> str:
@@ -44,6 +44,29 @@ def test_what_decides_the_answers_is_in_the_id(tmp_path: Path) -> None:
     moved = {**SERVED, "url": "http://elsewhere/v1", "concurrency": 3}
     assert served != plain
     assert captions_id(with_captioner(tmp_path / "moved", **moved)) == served
+
+
+def test_answers_are_as_long_as_the_text_encoder_reads(tmp_path: Path) -> None:
+    """Datasets with 64 words need longer answers, and count others as cut off."""
+    experiments = Experiments.load()
+
+    def longest(dataset: str) -> set[int]:
+        runs = [run for run in experiments.runs(dataset).values() if run.captions_id]
+        return {experiments.longest_answer(run.settings) for run in runs}
+
+    assert [longest(name) for name in ("msrvtt", "lsmdc")] == [{40}, {40}]
+    assert [longest(name) for name in ("activitynet", "didemo")] == [{83}, {83}]
+    # A number stays what it is; how many tokens count still decides who is asked again.
+    space = workspace(tmp_path)
+    edit(space / "config" / "captioners.yaml", lambda c: c["llava-next"].update(max_new_tokens=40))
+
+    def identity(words: int) -> str | None:
+        found = Experiments.load(folder=space / "config")
+        return found.resolve("msrvtt", "discovla", "vit-b32", {"words": words}).captions_id
+
+    written = {run.captions_id for run in experiments.runs("msrvtt").values()}
+    assert identity(32) in written
+    assert identity(64) not in written
 
 
 def test_what_lies_in_a_folder_is_in_the_id(tmp_path: Path) -> None:
@@ -80,7 +103,16 @@ def test_a_served_model_needs_no_weights_here(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"engine": "server"}, {"url": "http://a/v1"}, {"engine": "telepathy"}]
+    "changes",
+    [
+        {"engine": "server"},
+        {"url": "http://a/v1"},
+        {"engine": "telepathy"},
+        {**SERVED, "grid": "single"},
+        {**SERVED, "sampling": {"seed": 1}},
+        {"engine": "server", "url": "http://me:word@a/v1"},
+        {"engine": "server", "url": "http://a/v1?key=word"},
+    ],
 )
 def test_settings_that_do_not_fit(tmp_path: Path, changes: dict[str, str]) -> None:
     with pytest.raises(UserError, match=r"captioners\.yaml.*demo-llava"):
@@ -97,8 +129,9 @@ def test_plan_of_a_served_captioner_and_of_the_pictures(tmp_path: Path) -> None:
     caption = re.findall(r"python -m discovla caption .*", output)
     assert len(caption) == 2
     for line in caption:
-        assert "--engine server --url 'http://gpu7:8000/v1?a b'" in line
+        assert "--engine server --url 'http://gpu7:8000/a b/v1'" in line
         assert "--api-key-env THE_KEY" in line
+        assert "--max-new-tokens 20 --words 32" in line
         assert "--batch-size" not in line
     assert f"discovla show-captions results/demo/captions/{identity}.parquet" in output
     assert f"discovla show-similarity results/demo/captions/{identity}.parquet" in output

@@ -61,6 +61,13 @@ def test_choosing_a_checkpoint_plans_one_encoding_and_no_other_training(folder: 
     assert {rule: jobs.get(rule) for rule in wanted} == wanted
 
 
+def test_comparing_a_chosen_checkpoint_needs_the_choice(folder: Path) -> None:
+    target = "results/demo/compare/selection/last..test-best.csv"
+    jobs = planned(snakemake(folder, target, "-n").stdout)
+    wanted = {"train": 1, "features": 1, "epochs": 1, "selection": 1, "compare": 1}
+    assert {rule: jobs.get(rule) for rule in wanted} == wanted
+
+
 def test_a_mistyped_target_is_refused(folder: Path) -> None:
     found = snakemake(folder, "results/msrvt/table1.csv", "-n")
     assert found.returncode != 0

@@ -13,6 +13,7 @@ from tests.workflow.run import ROOT, edit, snakemake, workspace
 
 DEFAULT = yaml.safe_load((ROOT / "profiles" / "default" / "profile.yaml").read_text())
 SLURM = yaml.safe_load((ROOT / "profiles" / "slurm" / "config.yaml").read_text())
+GPUS_OF_ONE = {"gpus_per_training": 1, "nodes_per_training": 1}
 REAL = "results/msrvtt/table5/b1.json"
 
 
@@ -55,6 +56,31 @@ def test_every_rule_with_a_request_of_its_own_has_one_in_the_profile() -> None:
     asking = {name for name, body in bodies if " mem_mb=" in body}
     assert asking == set(SLURM["set-resources"])
     assert asking == {"sample_frames"} | {name for name, body in bodies if " gpu=" in body}
+
+
+@pytest.mark.parametrize("path", ["default/profile.yaml", "slurm/config.yaml"])
+def test_every_key_of_a_profile_is_explained(path: str) -> None:
+    text = (ROOT / "profiles" / path).read_text()
+    explained = set()
+    for paragraph in text.split("\n\n"):
+        keys = re.findall(r"^([a-z-]+):", paragraph, re.MULTILINE)
+        assert not keys or paragraph.startswith("#"), keys
+        explained |= set(keys)
+    assert explained == set(yaml.safe_load(text))
+
+
+def test_gpus_can_be_asked_for_as_generic_resources(folder: Path) -> None:
+    rules = ("caption_shard", "train", "features", "epochs")
+    assert set(rules) == {r for r in SLURM["set-resources"] if r != "sample_frames"}
+    edit(folder / "config" / "config.yaml", lambda c: c.update(GPUS_OF_ONE))
+    requests = [f"{name}:{request}" for name in rules for request in ("gpu=0", "gres=gpu:1")]
+    arguments = ["-n", "--workflow-profile", str(plan.PROFILE), "--set-resources", *requests]
+    found = snakemake(folder, REAL, *arguments, cores=64)
+    assert found.returncode == 0, found.stdout[-2000:]
+    train = rule(found.stdout, "train")
+    assert " gres=gpu:1" in train
+    assert " gpu=0" in train
+    assert " threads: 8\n" in train
 
 
 def test_no_gpu_limit_cuts_what_a_training_asks_for() -> None:

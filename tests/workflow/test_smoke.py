@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,16 @@ import pandas as pd
 import pytest
 import yaml
 
-from tests.workflow.run import ROOT, command, edit, environment, planned, snakemake, workspace
+from tests.workflow.run import (
+    ROOT,
+    command,
+    edit,
+    environment,
+    planned,
+    snakemake,
+    without_network,
+    workspace,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -68,9 +78,19 @@ def interrupt(folder: Path, number: int, when: Callable[[], bool]) -> int:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = prepare(tmp_path_factory.mktemp("smoke"))
-    found = snakemake(folder, TARGET)
+    env, _ = without_network(folder / "site")
+    found = snakemake(folder, TARGET, env=env)
     assert found.returncode == 0, found.stdout[-4000:]
     return folder
+
+
+def test_nothing_of_it_asks_the_network(undisturbed: Path, tmp_path: Path) -> None:
+    assert not (undisturbed / "site" / "asked.txt").exists()
+    env, log = without_network(tmp_path / "site")  # which is noticed
+    code = "import socket; socket.create_connection(('127.0.0.1', 9))"
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=False)
+    assert b"no network here" in done.stderr
+    assert "127.0.0.1" in log.read_text()
 
 
 def test_table_has_every_row_measured(undisturbed: Path) -> None:

@@ -142,6 +142,8 @@ def merge(first: Tensor, first_total: Tensor, second: Tensor, second_total: Tens
 
 
 def _has_flash(query: Tensor) -> bool:
+    """Whether the fused kernel takes such queries: half precision, on Ampere or later."""
     half = query.dtype in (torch.bfloat16, torch.float16)
     width = query.shape[-1]
-    return query.device.type == "cuda" and half and width % 8 == 0 and width <= 256
+    fits = query.device.type == "cuda" and half and width % 8 == 0 and width <= 256
+    return fits and torch.cuda.get_device_capability(query.device) >= (8, 0)

@@ -26,7 +26,7 @@ from discovla.captioning.llava.generation import Generator
 from discovla.captioning.llava.images import Images, set_grid
 from discovla.captioning.llava.memory import Limits, limits_of
 from discovla.captioning.loading import load_llava_next
-from discovla.devices import resolve_device
+from discovla.devices import full_float32, resolve_device
 from discovla.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -111,6 +111,7 @@ class LlavaNextCaptioner:
         return told
 
     @torch.inference_mode()
+    @full_float32()
     def caption(
         self,
         images: Sequence[NDArray[np.uint8]],

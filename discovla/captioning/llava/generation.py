@@ -25,6 +25,7 @@ from discovla.captioning.llava.passes import (
     Reach,
     TailPass,
     Tails,
+    there,
 )
 
 #: Rows are closed up when this part of them has ended.
@@ -169,15 +170,15 @@ class Generator:
         said = torch.zeros(len(rows), most, dtype=torch.int64, device=device)
         active = torch.arange(len(rows), device=device)
         ended = torch.zeros(len(rows), dtype=torch.bool, device=device)
-        ends = torch.tensor(self.ends, dtype=torch.int64, device=device)
-        starts = torch.tensor([row.start for row in rows], device=device)
+        ends = there(np.array(self.ends, np.int64), device)
+        starts = there(np.array([row.start for row in rows]), device)
         owners = np.array([row.owner for row in rows])
         reach = Reach(prefixes, owners, device)
         for step in range(most):
             chosen = chooser.choose(said[active, :step], scores, active)
             said[active, step] = chosen
             ended |= torch.isin(chosen, ends)
-            finished = int(ended.sum())
+            finished = int(ended.sum())  # the only wait of a step: whether rows have ended
             if step + 1 == most or finished == len(active):
                 break
             if finished >= _ENDED * len(active):
@@ -211,10 +212,10 @@ class Generator:
             inside = [row.features for row in part if row.features is not None]
             states = self._forward(
                 self._embeddings([packed], inside),
-                torch.from_numpy(starts + within).to(device)[None],
-                TailPass(reach, tails, first, last),
+                there(starts + within, device)[None],
+                TailPass(reach, tails, first, lengths),
             )
-            hidden.append(states[0, torch.from_numpy(ends - 1).to(device)])
+            hidden.append(states[0, there(ends - 1, device)])
         return self._scores(torch.cat(hidden))
 
     def _forward(self, embeddings: Tensor, positions: Tensor, work: Pass) -> Tensor:
@@ -243,10 +244,12 @@ class Generator:
 
     def _embeddings(self, rows: Sequence[Sequence[int]], images: Sequence[Tensor]) -> Tensor:
         """Embeddings of rows of equal length, the images in the places of their tokens."""
-        ids = torch.tensor(rows, device=self.geometry.device)
-        embeddings: Tensor = self._embed(ids)
+        device, ids = self.geometry.device, np.array(rows)
+        embeddings: Tensor = self._embed(there(ids, device))
         if images:
-            embeddings[ids == self.image_id] = torch.cat(list(images)).to(embeddings.dtype)
+            places = there(np.flatnonzero(ids == self.image_id), device)
+            found = torch.cat(list(images)).to(embeddings.dtype)
+            embeddings.flatten(0, 1).index_copy_(0, places, found)
         return embeddings
 
 

@@ -47,7 +47,7 @@ class Images:
     def __init__(self, model: Any, processor: Any) -> None:
         self._model, self._processor = model, processor
         self._thread = ThreadPoolExecutor(1)
-        self._waiting: dict[int, Future[tuple[Tensor, Tensor]]] = {}
+        self._waiting: dict[int, Future[tuple[Tensor, list[int]]]] = {}
         self._tokens = lru_cache(None)(self._count)
 
     def __enter__(self) -> Images:
@@ -78,7 +78,7 @@ class Images:
         ready = [self._waiting.pop(id(image)).result() for image in images]
         encoded = self._model.model.get_image_features(
             torch.cat([tiles for tiles, _ in ready]).to(self._model.device, self._model.dtype),
-            torch.cat([size for _, size in ready]),
+            [size for _, size in ready],
             return_dict=True,
         )
         features: list[Tensor] = list(encoded.pooler_output)
@@ -91,12 +91,12 @@ class Images:
                 )
         return features
 
-    def _tiles(self, image: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-        """(tiles, 3, side, side) and the size, (1, 2)."""
+    def _tiles(self, image: NDArray[np.uint8]) -> tuple[Tensor, list[int]]:
+        """(tiles, 3, side, side), and height and width."""
         inputs = self._processor.image_processor(
             [image], return_tensors="pt", input_data_format="channels_last"
         )
-        return inputs["pixel_values"][0], inputs["image_sizes"]
+        return inputs["pixel_values"][0], inputs["image_sizes"][0].tolist()
 
     def _count(self, height: int, width: int) -> int:
         config = self._model.config

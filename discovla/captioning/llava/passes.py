@@ -42,6 +42,11 @@ class Geometry:
         ]
 
 
+def there(numbers: NDArray[np.int64], device: torch.device) -> Tensor:
+    """Numbers on a device, where nothing waits for what it still has to do."""
+    return torch.from_numpy(numbers).to(device, non_blocking=True)
+
+
 class Prefixes:
     """Keys and values of the prefixes of some frames; all prefixes are of one length."""
 
@@ -59,7 +64,7 @@ class Tails:
 
     def __init__(self, geometry: Geometry, lengths: Sequence[int], answer: int) -> None:
         self.longest = max(lengths)
-        self.lengths = torch.tensor(lengths, device=geometry.device)
+        self.lengths = there(np.array(lengths), geometry.device)
         self.keys = geometry.stores(len(lengths), self.longest + answer)
         self.values = geometry.stores(len(lengths), self.longest + answer)
         places = torch.arange(self.longest + answer, device=geometry.device)
@@ -108,11 +113,11 @@ class Reach:
             tokens = np.flatnonzero((owners >= start) & (owners < start + len(store)))
             if len(tokens):
                 part = _Part(store, owners[tokens] - start, tokens)
-                self._parts.append((part, torch.from_numpy(part.slots).to(device)))
+                self._parts.append((part, there(part.slots, device)))
                 places.append(part.places + size)
                 size += part.slots.size
             start += len(store)
-        self._places = torch.from_numpy(np.concatenate(places)).to(device)
+        self._places = there(np.concatenate(places), device)
 
     def attend(self, layer: int, query: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
         """Attention of `query` (tokens, heads, width) to its prefixes, and log-sum-exps."""
@@ -152,16 +157,16 @@ class PrefixPass:
 
 
 class TailPass:
-    """Reads the packed tails of the rows `first` to `last` (not included)."""
+    """Reads the packed tails, of these lengths, of the rows from `first` on."""
 
-    def __init__(self, reach: Reach, tails: Tails, first: int, last: int) -> None:
-        self.reach, self.tails, self.rows = reach, tails, slice(first, last)
-        lengths = tails.lengths[self.rows]
+    def __init__(self, reach: Reach, tails: Tails, first: int, lengths: NDArray[np.int64]) -> None:
+        self.reach, self.tails, self.rows = reach, tails, slice(first, first + len(lengths))
         self.longest = int(lengths.max())
-        real = torch.arange(self.longest, device=lengths.device) < lengths[:, None]
+        real = np.arange(self.longest) < lengths[:, None]
+        device = tails.lengths.device
         #: Token of each place of the padded batch (any token where there is none), and back.
-        self.padded = (real.flatten().cumsum(0) - 1).view(real.shape)
-        self.packed = real.flatten().nonzero()[:, 0]
+        self.padded = there((real.cumsum() - 1).reshape(real.shape), device)
+        self.packed = there(np.flatnonzero(real), device)
 
     def attend(
         self, module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, scaling: float

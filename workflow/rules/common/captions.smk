@@ -19,9 +19,9 @@ def captioner_options(wildcards, resources):
         return shlex.join(["--released", f"{root}/released_captions.json"])
     entry = EXPERIMENTS.captioner(settings.captioner)
     if entry.get("engine") == "server":
-        return shlex.join(server_options(entry))
+        return shlex.join(answer_options(settings) + server_options(entry))
     options = ["--model", entry["model"], "--dtype", entry["dtype"]]
-    options += ["--max-new-tokens", str(entry["max_new_tokens"])]
+    options += answer_options(settings)
     options += ["--batch-size", str(entry["batch_size"] or "auto")]
     options += ["--grid", entry.get("grid", "processor")]
     if sampling := entry.get("sampling"):
@@ -33,10 +33,15 @@ def captioner_options(wildcards, resources):
     return shlex.join(options)
 
 
+def answer_options(settings):
+    """How long answers may be, and how much of them CLIP reads."""
+    longest = EXPERIMENTS.longest_answer(settings)
+    return ["--max-new-tokens", str(longest), "--words", str(settings.words)]
+
+
 def server_options(entry):
     """The key stays in the environment; only the name of its variable is passed on."""
     options = ["--engine", "server", "--url", entry["url"], "--model", entry["model"]]
-    options += ["--max-new-tokens", str(entry["max_new_tokens"])]
     options += ["--concurrency", str(entry.get("concurrency", 16))]
     if entry.get("api_key_env"):
         options += ["--api-key-env", entry["api_key_env"]]

@@ -15,7 +15,7 @@ def metrics_of(wildcards):
 
 
 def compared_features(wildcards):
-    """Test features of two rows of a table, and the bank where a row needs one."""
+    """What the ranks of two rows of a table are made of."""
     try:
         rows = [
             EXPERIMENTS.row(wildcards.dataset, wildcards.table, name)
@@ -24,11 +24,19 @@ def compared_features(wildcards):
     except UserError as error:
         raise WorkflowError(str(error)) from None
     return [
-        str(Path(path).parent / f"features.{split}.safetensors")
+        str(Path(path).parent / name)
         for row in rows
         for path in EXPERIMENTS.metrics_files(row)
-        for split in (["test", "bank"] if row.post == "qbnorm" else ["test"])
+        for name in ranked_files(row)
     ]
+
+
+def ranked_files(row):
+    """In a seed's folder: features, with the bank where it is needed, or every checkpoint's."""
+    if row.selection != "last":
+        return ["epochs", "selection.csv"]
+    splits = ["test", "bank"] if row.post == "qbnorm" else ["test"]
+    return [f"features.{split}.safetensors" for split in splits]
 
 
 def report_parts(wildcards):

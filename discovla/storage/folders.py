@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from discovla.errors import UserError
@@ -13,12 +14,12 @@ from discovla.storage.files import remove_leftovers, sync_folder, temporary_pref
 
 
 @contextmanager
-def replaced_folder(folder: str | Path, contents: set[str]) -> Iterator[Path]:
+def replaced_folder(folder: str | Path, contents: Collection[str]) -> Iterator[Path]:
     """Yield a temporary folder beside `folder`; put it in its place when the block succeeds.
 
     Args:
         folder: the folder to make; an earlier one of ours is replaced.
-        contents: names that an earlier one of ours may hold.
+        contents: names, or patterns of names, that an earlier one of ours may hold.
 
     Raises:
         UserError: `folder` holds something else, which replacing would delete.
@@ -41,12 +42,13 @@ def replaced_folder(folder: str | Path, contents: set[str]) -> Iterator[Path]:
         shutil.rmtree(work)
 
 
-def _refuse_foreign(folder: Path, contents: set[str]) -> None:
+def _refuse_foreign(folder: Path, contents: Collection[str]) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
         raise UserError(f"{folder}: is a file, a folder is to be written there. Name another one.")
-    foreign = sorted({path.name for path in folder.iterdir()} - contents)
+    names = sorted(path.name for path in folder.iterdir())
+    foreign = [n for n in names if not any(fnmatchcase(n, pattern) for pattern in contents)]
     if foreign:
         raise UserError(
             f"{folder}: holds {foreign[0]!r}, which is not from an earlier run and would be "
