@@ -44,6 +44,12 @@ def frames_folder(parser: ArgumentParser, *, required: bool = True, note: str = 
     parser.add_argument("--frames", required=required, type=Path, metavar="DIR", help=text)
 
 
+def timeout(parser: ArgumentParser, seconds: float) -> None:
+    """`--timeout`: of the process that decodes."""
+    text = "seconds to decode one video; default: %(default)g"
+    parser.add_argument("--timeout", type=float, default=seconds, metavar="S", help=text)
+
+
 def workers(parser: ArgumentParser) -> None:
     """`--workers`: of torch's loader."""
     text = "loader processes; %(default)s, changes no result"

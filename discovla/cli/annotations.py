@@ -61,7 +61,7 @@ def add_parser(subparsers: Any) -> None:
     _options.annotations_file(parser)
     parser.add_argument("--dataset", metavar="NAME", help="default: as the annotations say")
     parser.add_argument("--root", required=True, metavar="DIR", help="folder with the videos")
-    parser.add_argument("--timeout", type=float, default=60.0, help="seconds for one video")
+    _options.timeout(parser, 60)
     parser.add_argument(
         "--strict", action="store_true", help="stop (exit 3) if a clip has no readable video"
     )

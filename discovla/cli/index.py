@@ -53,7 +53,7 @@ def add_parser(subparsers: Any) -> None:
     _options.device(parser)
     add("--batch-size", type=int, default=8, metavar="N", help="videos at once; %(default)s")
     add("--jobs", type=int, default=1, metavar="N", help="decoding processes; %(default)s")
-    add("--timeout", type=float, default=300.0, metavar="S", help="for one video; %(default)s")
+    _options.timeout(parser, 300)
     add("--json", action="store_true", help="what was done as an object on stdout")
     parser.set_defaults(run=run)
 

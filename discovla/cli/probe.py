@@ -7,6 +7,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from discovla.cli import _options
+
 if TYPE_CHECKING:
     from discovla.data.worker import DecodeWorker
 
@@ -37,7 +39,7 @@ def add_parser(subparsers: Any) -> None:
     add("files", nargs="+", metavar="FILE")
     add("--reader", default="auto", help="auto, pyav, decord or torchcodec; default: auto")
     add("--judge", action="store_true", help="compare every frame with the ffmpeg program")
-    add("--timeout", type=float, default=300.0, help="seconds for one file; %(default)s")
+    _options.timeout(parser, 300)
     add("--json", action="store_true", help="a list of objects on stdout")
     parser.set_defaults(run=run)
 

@@ -51,7 +51,7 @@ def add_parser(subparsers: Any) -> None:
     add("--limit-gb", type=float, default=64.0, metavar="GB", help="of raw frames; %(default)s")
     readers = ("auto", "pyav", "decord", "torchcodec")
     add("--reader", choices=readers, default="auto", help="default: %(default)s (README)")
-    add("--timeout", type=float, default=60.0, help="seconds for one video; %(default)s")
+    _options.timeout(parser, 60)
     add("--output", required=True, metavar="FILE")
     parser.set_defaults(run=run)
 

@@ -48,7 +48,7 @@ def add_parser(subparsers: Any) -> None:
     add("--by", default="video", choices=("video", "moment"), help="%(default)s")
     add("--top", type=int, default=10, metavar="N", help="how many; %(default)s")
     _options.device(parser)
-    add("--timeout", type=float, default=300.0, metavar="S", help="for a video; %(default)s")
+    _options.timeout(parser, 300)
     add("--json", action="store_true", help="a list of objects on stdout")
     parser.set_defaults(run=run)
 

@@ -24,8 +24,8 @@ _KINDS = ("guided", "unguided", "released")
 _ROW, _HEAD, _PICTURE, _TEXT = 1.0, 0.6, 1.4, 4.2
 """Inches: a frame's row, a clip's heading, a frame, a column of captions."""
 _LETTERS = 68
-
-
+_BOLD = 12.5
+"""Letters of a heading in an inch."""
 _GREY = "#666666"
 
 
@@ -161,7 +161,7 @@ def _draw(clips: Sequence[ShownClip], headings: Sequence[str], path: str | Path)
         for clip in clips:
             head = figure.add_subplot(grid[line, :])
             title = f"{clip.clip_id}: {clip.video_caption}"
-            _write(head, plain(title, int(18 * width), lines=2), weight="bold")
+            _write(head, plain(title, int(_BOLD * width), lines=2), weight="bold")
             for number, frame in enumerate(clip.frames):
                 line += 1
                 picture = figure.add_subplot(grid[line, 0])

@@ -112,7 +112,7 @@ def _sweep(panel: Any, figure: Figure, metric: str) -> None:
             **{"markerfacecolor": "white", "label": "DiscoVLA as printed"},
         )
         panel.annotate(
-            f"{printed:g}", (optimum, printed), (8, 4), textcoords="offset points", fontsize=8.5
+            f"{printed:.1f}", (optimum, printed), (8, 4), textcoords="offset points", fontsize=8.5
         )
     panel.set_xlabel(spec["symbol"])
     panel.set_ylabel(f"{metric} ({spec['direction']}, %)")

@@ -121,10 +121,11 @@ def _draw(clips: Sequence[Any], title: str, path: str | Path) -> None:
 def _heat_map(panel: Any, similarity: NDArray[np.float32]) -> None:
     rows, columns = similarity.shape
     panel.imshow(similarity, cmap="Blues", aspect="auto", interpolation="none")
-    middle = (float(similarity.min()) + float(similarity.max())) / 2
+    low, high = float(similarity.min()), float(similarity.max())
+    dark = low + 0.7 * (high - low)  # from here on white letters have the better contrast
     for i in range(rows):
         for j in range(columns):
-            colour = "white" if similarity[i, j] > middle else "black"
+            colour = "white" if similarity[i, j] > dark else "black"
             panel.text(j, i, f"{similarity[i, j]:.2f}", ha="center", va="center", color=colour)
     row, column = maxima(similarity)
     marks = {"linewidths": 1.5, "edgecolors": "#c23b22", "facecolors": "none"}

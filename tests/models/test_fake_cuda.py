@@ -14,6 +14,7 @@ from torch import Tensor
 
 from discovla.data.augment import OPERATIONS, Step
 from discovla.data.augment_device import encode_steps, to_pictures
+from discovla.deploy import inference
 from discovla.models.retriever import Retriever
 from discovla.report.similarity import frame_caption_similarity
 from discovla.retrieval import features
@@ -75,18 +76,19 @@ def test_the_picture_of_similarities() -> None:
 def test_the_encoder_of_search() -> None:
     model = every.model("discovla", shaken=False)
     encoder = search.Encoder.__new__(search.Encoder)
-    encoder._run, encoder._batch, encoder._lock = run_of(model), 2, threading.Lock()
-    encoder._device, encoder.width = fake.CUDA, model.clip.text_projection.shape[1]
+    encoder._model = inference.Model(run_of(model), {})
+    encoder._batch, encoder._lock = 2, threading.Lock()
+    width = model.clip.text_projection.shape[1]
     clips = [np.zeros((FRAMES, 20, 24, 3), np.uint8)] * 3
     with (
         fake.fake_cuda(),
         mock.patch.object(Tensor, "numpy", numbers),
         # The longest query, from a mask on the CPU.
-        mock.patch.object(search, "int", return_value=5, create=True),
+        mock.patch.object(inference, "int", return_value=5, create=True),
     ):
         fake.placed(model, fake.CUDA)
-        assert encoder.videos(clips).shape == (3, encoder.width)
-        assert encoder.texts(["a query"]).shape == (1, encoder.width)
+        assert encoder.videos(clips).shape == (3, width)
+        assert encoder.texts(["a query"]).shape == (1, width)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

@@ -131,6 +131,19 @@ def test_everything_fits_the_width_and_can_be_told_apart(page: Page) -> None:
     expect(page.get_by_role("status")).to_contain_text("like the one you chose")
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_stands_in_anybodys_way(chromium: Any, address: str, scheme: str) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    with chromium.new_context(color_scheme=scheme, bypass_csp=True) as place:
+        shown = place.new_page()
+        for query in ("", "?q=shape&by=moment"):
+            shown.goto(address + query)
+            found = Axe().run(shown).response
+            assert len(found["passes"]) > 20  # that it looked at all
+            assert [(v["id"], [n["html"] for n in v["nodes"]]) for v in found["violations"]] == []
+
+
 def test_a_file_that_no_browser_plays_says_so(
     tmp_path: Path, chromium: Any, model: Source, clips: list[Path]
 ) -> None:
