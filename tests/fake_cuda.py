@@ -99,6 +99,8 @@ def fake_cuda() -> Iterator[Waits]:
         "device_count": lambda: 2,
         "current_device": lambda: 0,
         "set_device": lambda device: _get_device_index(device),  # refuses one without number
+        "_exchange_device": lambda number: 0,  # what `torch.cuda.device` does, and undoes
+        "_maybe_exchange_device": lambda number: 0,
         "get_device_properties": lambda device=None: SimpleNamespace(
             uuid=f"made-up-{_get_device_index(device, optional=True)}", total_memory=80 * 10**9
         ),
