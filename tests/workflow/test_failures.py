@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -48,7 +49,7 @@ Error in rule caption_shard:
 def explain() -> Callable[[str], None]:
     """The workflow's own function; a rule file is Python but for the names that it is given."""
     source = (ROOT / "workflow" / "rules" / "common" / "targets.smk").read_text()
-    names: dict[str, Any] = {"re": re, "Path": Path, "sys": sys}
+    names: dict[str, Any] = {"re": re, "Path": Path, "shutil": shutil, "sys": sys}
     exec(compile(source, "targets.smk", "exec"), names)
     return names["explain_failures"]
 
@@ -72,3 +73,17 @@ def test_each_failure_is_explained_once_and_last(
         "\nIts log ends with: 100%|####| 7/7 [00:01]\n"
         f"(log: {tmp_path}/2-of-2.log)\n"
     )
+
+
+def test_an_empty_log_on_a_full_disk_is_told(
+    tmp_path: Path,
+    explain: Callable[[str], None],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "train.log").write_text("")
+    (tmp_path / "snakemake.log").write_text(SAID.format(folder=tmp_path))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=4096))
+    explain(str(tmp_path / "snakemake.log"))
+    assert f"\nNo space left on device: {tmp_path} has 4,096 bytes" in capsys.readouterr().err

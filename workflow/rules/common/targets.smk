@@ -46,9 +46,20 @@ def explain_failures(log_files):
 
 
 def last_error(log):
-    """What a log says of a failure; where it says nothing (a killed job, a crash), how it ends."""
+    """What a log says of a failure; where it says nothing, how it ends.
+
+    A job that was killed says nothing, nor does one whose log found no room on a full disk.
+    """
     text = log.read_text(encoding="utf-8", errors="replace").strip()
     if "error: " in text:
         return text.rpartition("error: ")[2]
     end = re.split(r"[\r\n]+", text)[-1]
-    return f"Its log ends with: {end}" if end else "Its log is empty."
+    if end:
+        return f"Its log ends with: {end}"
+    free = shutil.disk_usage(log.parent).free
+    if free < 1_000_000:
+        return (
+            f"No space left on device: {log.parent} has {free:,} bytes, and its log is "
+            "empty. Free some space there and run again."
+        )
+    return "Its log is empty."
