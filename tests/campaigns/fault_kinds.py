@@ -88,7 +88,7 @@ def kill_jobs(place: Place, stage: Stage, rng: random.Random, faults: int) -> It
     seen = message(text, "Trying to restart job")
     if code and re.search("^Error in rule check:", text, re.MULTILINE):
         # It is not tried again by itself, since what it finds wrong would be wrong again.
-        seen = message(text, "exit status 137")
+        seen = message(text, "exit status 137|Signals.SIGKILL")
         code, text = place.run(*stage.targets)
     outcome = "resumed" if code == 0 else f"failed after kills: {text[-1500:]}"
     yield from (Record("kill -9 of a job", name, outcome, seen) for name in killed)
@@ -234,7 +234,8 @@ def read_only(place: Place, stage: Stage, rng: random.Random, faults: int) -> It
             code, text = place.run(*stage.targets)
         finally:
             subprocess.run(["umount", "-l", str(path)], check=True)
-        yield _judge("read-only folder", folder, code, text, "[Rr]ead-only file system")
+        said = "[Rr]ead-only file system|Write-protected output files"
+        yield _judge("read-only folder", folder, code, text, said)
 
 
 # Damage
