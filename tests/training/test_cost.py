@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from discovla.storage.files import read_json
+from discovla.storage.files import read_record
 from discovla.training import cost as module
 from discovla.training.cost import Cost, Meter, energy_joules
 from discovla.training.processes import ALONE, World
@@ -38,7 +38,7 @@ def test_sessions_add_up(tmp_path: Path, clock: list[float]) -> None:
     second.resume(20)
     clock[0] += 30
     assert second.write(25) == Cost(130.0, None, None, 2)
-    found = read_json(tmp_path / "cost.json")
+    found = read_record(tmp_path / "cost.json")
     assert found == {
         **{"schema": 1, **IDENTITY.to_dict(), "step": 25, "device": "cpu", "processes": 1},
         **{"wall_seconds": 130.0, "gpu_seconds": None, "energy_joules": None, "sessions": 2},
@@ -71,7 +71,7 @@ def test_gpu_hours_and_energy_where_they_are_known(
     found = meter.write(10)
     assert found == Cost(3600, 7200, 7.2e6, 1)
     assert str(found) == "2.00 GPU hours, 1.00 wall hours, 2.00 kWh"
-    assert read_json(tmp_path / "cost.json")["device"] == "Some GPU"
+    assert read_record(tmp_path / "cost.json")["device"] == "Some GPU"
 
 
 def test_a_cpu_tells_its_hours_only() -> None:
@@ -113,10 +113,10 @@ def test_a_training_tells_once_and_writes_with_every_state(
     batches.interrupt_at = 3
     with pytest.raises(RuntimeError, match="plug"):
         trainer(tmp_path, batches, save_every=1).fit()
-    assert read_json(tmp_path / "cost.json")["step"] == 3
+    assert read_record(tmp_path / "cost.json")["step"] == 3
     assert not [line for line in caplog.messages if "wall hours" in line]
     trainer(tmp_path, save_every=1).fit()
-    found = read_json(tmp_path / "cost.json")
+    found = read_record(tmp_path / "cost.json")
     assert (found["step"], found["sessions"]) == (6, 2)
     assert [line for line in caplog.messages if "wall hours" in line] == [
         f"{IDENTITY.run_id} seed 1: 0.00 wall hours"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -70,7 +70,8 @@ def test_a_killed_process_ends_the_others_and_the_training_goes_on(
     output = tmp_path / "out"
     arguments = command(long, output, "--save-every", "1")
     processes = ranks.start(2, ranks.command, arguments, tmp_path / "log")
-    wait_for(output / "state" / "state.safetensors")
+    state = output / "state" / "state.safetensors"
+    wait_until(state.exists)
     os.kill(processes[1].pid or 0, signal.SIGKILL)
     processes[0].join(60)
     assert processes[0].exitcode == 1
@@ -78,8 +79,10 @@ def test_a_killed_process_ends_the_others_and_the_training_goes_on(
     assert "error: process 0 of 2: another process has ended or cannot be reached" in said
     assert not (output / "adapter.safetensors").exists()
 
+    left = state.stat().st_mtime_ns
     processes = ranks.start(2, ranks.command, arguments, tmp_path / "again")
     wait_for_words("going on after step", tmp_path / "again.0")
+    wait_until(lambda: state.stat().st_mtime_ns > left)  # both have taken a step
     os.kill(processes[1].pid or 0, signal.SIGTERM)  # one is asked to stop: both do, and save
     for process in processes:
         process.join(60)
@@ -99,15 +102,12 @@ def read(path: Path) -> str:
 
 
 def wait_for_words(words: str, log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while words not in read(log):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: words in read(log))
 
 
-def wait_for(path: Path) -> None:
+def wait_until(holds: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
-    while not path.exists():
+    while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.01)
 

@@ -66,6 +66,6 @@ def test_targets_are_made_from_stored_features(tmp_path: Path) -> None:
     ranks = pd.read_csv(folder / f"{COMPARED}.csv")
     assert len(ranks) == results.CLIPS
     text = (folder / page).read_text(encoding="utf-8")
-    assert "table5: LoRA → DiscoVLA" in text
+    assert "Table 5: LoRA → DiscoVLA" in text
     assert (folder / gallery).stat().st_size > 10_000
     assert run.run_id in (folder / gallery).with_suffix(".html").read_text(encoding="utf-8")
