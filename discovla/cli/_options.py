@@ -60,3 +60,8 @@ def allow_missing(parser: ArgumentParser) -> None:
     """`--allow-missing`: go on without some clips."""
     text = "leave clips without frames out (listed in the metadata of the result)"
     parser.add_argument("--allow-missing", action="store_true", help=text)
+
+
+def as_json(parser: ArgumentParser) -> None:
+    """`--json`: what is found as JSON, and nothing else, on stdout."""
+    parser.add_argument("--json", action="store_true", help="print JSON to stdout")

@@ -6,6 +6,8 @@ import argparse
 import json
 from typing import Any
 
+from discovla.cli import _options
+
 DESCRIPTION = """\
 List the leases below some folders: the file that is being made, who makes it, and whether that
 process is at work. Of a process on this machine that is seen at once; leases of other machines are
@@ -45,7 +47,7 @@ def add_parser(subparsers: Any) -> None:
         help="for which leases of other machines are watched (default: %(default)s)",
     )
     parser.add_argument("--clear", action="store_true", help="remove those of nobody at work")
-    parser.add_argument("--json", action="store_true", help="print JSON to stdout")
+    _options.as_json(parser)
     parser.set_defaults(run=run)
 
 

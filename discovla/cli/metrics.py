@@ -7,6 +7,7 @@ import json
 import sys
 from typing import Any
 
+from discovla.cli import _options
 from discovla.errors import UserError
 
 DESCRIPTION = """\
@@ -69,7 +70,7 @@ def add_parser(subparsers: Any) -> None:
         default="average",
         help="rule for equal scores; popular = the released code's (default: %(default)s)",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON to stdout")
+    _options.as_json(parser)
     parser.add_argument("--output", metavar="FILE", help="write the JSON to this file")
     parser.set_defaults(run=metrics)
 

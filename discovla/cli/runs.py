@@ -32,7 +32,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--dataset", default="msrvtt", help="default: %(default)s")
     _options.config(parser, overlay=True)
-    parser.add_argument("--json", action="store_true", help="print JSON to stdout")
+    _options.as_json(parser)
     parser.set_defaults(run=runs)
 
 

@@ -8,6 +8,8 @@ import sys
 from itertools import chain
 from typing import Any
 
+from discovla.cli import _options
+
 EXAMPLE = """\
 example:
   discovla verify resources/demo/annotations.parquet results/demo/captions/*.parquet
@@ -25,7 +27,7 @@ def add_parser(subparsers: Any) -> None:
         epilog=EXAMPLE,
     )
     parser.add_argument("paths", nargs="+", metavar="PATH")
-    parser.add_argument("--json", action="store_true", help="print JSON to stdout")
+    _options.as_json(parser)
     parser.set_defaults(run=run)
 
 

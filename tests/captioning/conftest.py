@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,12 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from discovla.captioning import http
 from discovla.captioning.engine import LONGER, Caption
 from discovla.data.annotations.base import Clip, to_table, write_annotations
 from discovla.data.frame_file import record_batch, shard_file
 from discovla.data.shards import shard_of
+from tests.captioning.chat_server import ChatServer
 
 FRAMES_ID = "f" * 10
 CAPTIONS_ID = "0123456789"
@@ -257,3 +259,15 @@ class World:
         """Training captions whose clip has frames."""
         table = self.table
         return table[(table["split"] == "train") & (table["clip_id"] != "broken")]
+
+
+@pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests do not wait for a server to recover."""
+    monkeypatch.setattr(http, "FIRST_PAUSE", 0.001)
+
+
+@pytest.fixture
+def server(short_pauses: None) -> Iterator[ChatServer]:
+    with ChatServer(echo) as running:
+        yield running

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import signal
@@ -17,9 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from discovla.cli import main
 from discovla.errors import UserError
-from discovla.storage import files
 from discovla.storage import lease as module
 from discovla.storage.lease import Lease, Owner, hold
 from discovla.storage.owners import Process, this_process
@@ -83,9 +80,17 @@ def ended(*processes: subprocess.Popen[str]) -> Iterator[None]:
             process.wait()
 
 
-@pytest.fixture
-def output(tmp_path: Path) -> Path:
-    return tmp_path / "folder" / "adapter.safetensors"
+@contextmanager
+def together(
+    count: int, output: Path, seconds: float, gate: Path
+) -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes that reach for the lease at the same moment."""
+    gate.mkdir()
+    processes = [start(output, seconds, gate=gate) for _ in range(count)]
+    with ended(*processes):
+        until(lambda: len(list(gate.iterdir())) == count, 60)
+        (gate / "open").touch()
+        yield processes
 
 
 def diary(output: Path) -> list[str]:
@@ -102,12 +107,7 @@ def elsewhere(content: bytes) -> bytes:
 
 
 def test_eight_starts_at_once_work_once(output: Path, tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
-    gate.mkdir()
-    processes = [start(output, 1, gate=gate) for _ in range(8)]
-    with ended(*processes):
-        until(lambda: len(list(gate.iterdir())) == 8, 60)
-        (gate / "open").touch()
+    with together(8, output, 1, tmp_path / "gate") as processes:
         said = [process.communicate(timeout=60)[1] for process in processes]
         assert [process.returncode for process in processes] == [0] * 8
     assert diary(output) == ["begin", "end"]
@@ -156,12 +156,7 @@ def test_of_many_that_take_over_one_works(output: Path, tmp_path: Path) -> None:
     first = start(output, 600)
     with ended(first):
         until(lambda: diary(output) == ["begin"])
-        gate = tmp_path / "gate"
-        gate.mkdir()
-        others = [start(output, 1.5, gate=gate) for _ in range(6)]
-        with ended(*others):
-            until(lambda: len(list(gate.iterdir())) == 6, 60)
-            (gate / "open").touch()
+        with together(6, output, 1.5, tmp_path / "gate") as others:
             time.sleep(1.5)
             first.kill()
             first.wait()
@@ -314,85 +309,6 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         pass
 
 
-def test_processes_are_told_apart_from_their_successors() -> None:
-    own = this_process()
-    assert not own.has_ended()
-    assert Process(own.machine, own.pid, own.started + 1).has_ended()
-    assert not Process("f" * 8, own.pid, own.started + 1).has_ended()
-    assert not Process("", 2**22 + 1, 0).has_ended()
-    child = subprocess.Popen([sys.executable, "-c", ""])
-    time.sleep(0.5)  # a zombie now: it has ended, though nobody has asked
-    started = this_process().started
-    assert Process(own.machine, child.pid, started + 1).has_ended()
-    child.wait()
-    assert Process(own.machine, child.pid, started).has_ended()
-
-
-def test_an_owner_writes_its_damaged_lease_again(
-    output: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "BEAT", 0.05)
-    with hold(output) as lease:
-        for content in (b"", bytes(50), b"{"):
-            lease.path.write_bytes(content)
-            until(lambda: Owner.parse(lease.path.read_bytes()))
-        assert not Lease(output).acquire()
-    assert not lease.path.exists()
-
-
-def test_signs_of_life_go_on_after_a_full_disk(
-    output: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "BEAT", 0.05)
-    full = threading.Event()
-    tried = threading.Event()
-    write_bytes = Path.write_bytes
-
-    def refuse(path: Path, content: bytes) -> int:
-        if full.is_set() and threading.current_thread().name == "lease":
-            tried.set()
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        return write_bytes(path, content)
-
-    monkeypatch.setattr(Path, "write_bytes", refuse)
-    with hold(output) as lease:
-        full.set()
-        lease.path.unlink()
-        assert tried.wait(30)
-        full.clear()
-        until(lease.path.exists)
-        before = lease.path.read_bytes()
-        until(lambda: lease.path.read_bytes() != before)
-
-
-def test_a_disk_that_does_not_answer_at_the_end_costs_no_result(
-    output: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(path: Path) -> bytes:
-        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
-
-    with hold(output):
-        monkeypatch.setattr(Path, "read_bytes", refuse)
-    assert Path(f"{output}.lease").exists()
-
-
-def test_what_a_process_killed_while_it_claims_leaves_goes_with_other_leftovers(
-    output: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    code = (
-        "import os, signal, sys\n"
-        "from discovla.storage import lease\n"
-        "lease.os.link = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "lease.Lease(sys.argv[1]).acquire()\n"
-    )
-    subprocess.run([sys.executable, "-c", code, str(output)], check=False)
-    assert len(list(output.parent.iterdir())) == 1
-    monkeypatch.setattr(files, "_cleaned", set())
-    with hold(output):
-        files.write_json(output, {})
-    assert list(output.parent.iterdir()) == [output]
-
-
 def test_an_owner_is_at_work_since_it_has_the_lease(
     output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -409,42 +325,3 @@ def test_an_owner_is_at_work_since_it_has_the_lease(
         assert owner.since == "later"
     finally:
         waiting.release()
-
-
-def test_the_command_tells_who_is_at_work_and_clears_what_the_dead_left(
-    output: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = output.parent
-    folder.mkdir()
-    me = Owner.me()
-    ended = replace(me, process=replace(me.process, started=me.process.started + 1))
-    afar = Owner("node7", Process("f" * 8, 4711, 1), "12", "1970-01-01", "token")
-    for name, owner in {"b": ended, "c": afar, "d": replace(afar, host="node8")}.items():
-        (folder / f"{name}.lease").write_bytes(owner.content(0))
-    (folder / "e.lease").write_bytes(b"\0")
-    stop = threading.Event()
-
-    def beat() -> None:
-        while not stop.wait(0.05):
-            (folder / "d.lease").write_bytes(afar.content(time.monotonic_ns() % 10**9))
-
-    thread = threading.Thread(target=beat)
-    thread.start()
-    try:
-        with hold(folder / "a"):
-            assert main(["leases", str(folder), "--watch", "0.5", "--json"]) == 0
-            found = {line["path"][-7]: line for line in json.loads(capsys.readouterr().out)}
-            states = {name: line["state"] for name, line in found.items()}
-            assert states == dict(
-                zip("abcde", ["at work", "ended", "silent", "signs of life", "silent"], strict=True)
-            )
-            assert found["c"]["owner"] == "process 4711 on node7, job 12, at work since 1970-01-01"
-            assert main(["leases", str(folder), "--watch", "0.5", "--clear"]) == 0
-            assert capsys.readouterr().out.count(", cleared: ") == 3
-            assert {path.name[0] for path in folder.iterdir()} == {"a", "d"}
-    finally:
-        stop.set()
-        thread.join()
-    (folder / "d.lease").unlink()
-    assert main(["leases", str(folder)]) == 0
-    assert capsys.readouterr().out == "no leases\n"

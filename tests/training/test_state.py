@@ -19,14 +19,6 @@ from discovla.training.checkpoint import read_adapter
 from tests.training.fake import FakeBatches, trainer
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def weights(folder: Path) -> dict[str, Tensor]:
     return read_adapter(folder / "adapter.safetensors")[0]
 

@@ -25,14 +25,6 @@ from tests.models import tiny
 from tests.training.fake import IDENTITY, SAMPLES, FakeBatches, trainer
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def curve(folder: Path) -> list[dict[str, float]]:
     with (folder / "curve.csv").open() as handle:
         return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(handle)]
